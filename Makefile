@@ -1,0 +1,54 @@
+# Two commands: `make demo` shows an edited picture, `make test` runs everything. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve sandbox test lint format lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## edit a sample photo through a sandbox, with the real OpenAI SDK
+	@$(BIN)/python -m app demo
+
+serve: $(VENV)/.demo ## the gateway on 127.0.0.1:8000; without FAL_KEY it uses the sandbox
+	@$(BIN)/python -m app serve
+
+sandbox: $(VENV)/.demo ## a fal.ai stand-in on 127.0.0.1:8010
+	@$(BIN)/python -m app sandbox
+
+test: $(VENV)/.dev ## the whole suite
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## pin all dependencies anew, with hashes, naming no index
+	$(BIN)/python tools/lock.py
+
+clean: ## forget the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imagegate needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements-demo.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) -r requirements-demo.lock
+	$(SELF)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) -r requirements-dev.lock
+	$(SELF)
+	@touch $(VENV)/.demo $@

@@ -1,0 +1,251 @@
+"""The command line: serve · demo · sandbox · models · plan."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.config import Config
+
+EXIT_UNUSABLE = 2  # settings, model files or plug-ins that cannot be used
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; the exit code."""
+    parser = argparse.ArgumentParser(prog="imagegate", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    serve = commands.add_parser("serve", help="run the gateway")
+    serve.add_argument("--host", help="address to listen on (IMAGEGATE_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on (IMAGEGATE_PORT)")
+    serve.add_argument("--sandbox", action="store_true", help="use the providers' sandboxes, whatever is configured")
+    serve.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
+    serve.set_defaults(run=_serve)
+
+    demo = commands.add_parser("demo", help="edit a sample photo through a sandbox, with the OpenAI SDK")
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the pictures")
+    demo.set_defaults(run=_demo)
+
+    sandbox = commands.add_parser("sandbox", help="run a provider's stand-in")
+    sandbox.add_argument("provider", nargs="?", default="fal", help="whose place it takes (default: fal)")
+    sandbox.add_argument("--host", default="127.0.0.1")
+    sandbox.add_argument("--port", type=int, default=8010, help="0 takes a free one (default: 8010)")
+    sandbox.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
+    sandbox.set_defaults(run=_sandbox)
+
+    models = commands.add_parser("models", help="list the models, or check a model file")
+    models.add_argument("action", choices=["list", "check"], nargs="?", default="list")
+    models.add_argument("file", type=Path, nargs="*", help="for check: model files")
+    models.set_defaults(run=_models)
+
+    plan = commands.add_parser("plan", help="print what a request compiles to; nothing is sent")
+    plan.add_argument("model")
+    plan.add_argument("params", nargs="*", metavar="NAME=VALUE", help="as in a form; image=FILE names a picture")
+    plan.set_defaults(run=_plan)
+
+    chosen = parser.parse_args(arguments)
+    return _reporting(chosen)
+
+
+def _reporting(chosen: argparse.Namespace) -> int:
+    """Run a command; what cannot be used is one clear line each, not a traceback."""
+    from app.catalogue.load import CatalogueError
+    from app.children import ChildFailed
+    from app.config import ConfigError
+    from app.errors import GatewayError
+    from app.registry import RegistryError
+
+    try:
+        code: int = chosen.run(chosen)
+    except (ConfigError, CatalogueError, RegistryError, ChildFailed) as error:
+        for line in str(error).splitlines():
+            print(f"imagegate: {line}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    except GatewayError as error:
+        print(f"imagegate: {error.code}: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    from app.children import listen
+    from app.config import load_config
+
+    config = load_config(overrides={"host": chosen.host, "port": chosen.port})
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    with ExitStack() as stack:
+        settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
+        from app.main import build
+
+        application = build(config, settings)
+        try:
+            listener = listen(config.host, config.port)
+        except OSError as error:
+            print(f"imagegate: cannot listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
+            return EXIT_UNUSABLE
+        stack.callback(listener.close)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        if not chosen.announce:
+            print(f"imagegate: listening on {url} - base URL for SDKs: {url}/openai/v1", file=sys.stderr)
+        said = {"url": url} if chosen.announce else None
+        return _uvicorn(application.asgi, listener, said, drain=config.drain_seconds)
+
+
+def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool) -> dict[str, dict[str, str]]:
+    """Each needed provider's settings. One that was given nothing at all is replaced by its sandbox, if one is
+    installed, and that is said aloud. Raises RegistryError if required settings are missing."""
+    from app.children import Child
+    from app.main import load_models
+    from app.registry import RegistryError, provider_classes, sandboxes, settings_for
+
+    classes = provider_classes()
+    stand_ins = sandboxes()
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted({offer.provider for model in load_models(config, classes) for offer in model.offers}):
+        values, missing = settings_for(classes[name], config.providers.get(name, {}))
+        untouched = all(values[setting.name] == setting.default for setting in classes[name].settings)
+        if name in stand_ins and (force_sandbox or (missing and untouched)):
+            child = stack.enter_context(Child(["sandbox", name, "--port", "0"]))
+            values |= child.said["settings"]
+            if not force_sandbox:
+                wanted = " or ".join(setting.env for setting in missing)
+                print(
+                    f"imagegate: {wanted} is not set: using the built-in {stand_ins[name].label}; "
+                    "its pictures are samples, no AI, and nothing is billed.",
+                    file=sys.stderr,
+                )
+        elif missing:
+            needed = ", ".join(f"{setting.env} ({setting.doc.rstrip('.')})" for setting in missing)
+            raise RegistryError(f"provider {name} lacks {needed}")
+        found[name] = values
+    return found
+
+
+def _sandbox(chosen: argparse.Namespace) -> int:
+    from app.children import listen
+    from app.registry import RegistryError, sandboxes
+
+    stand_ins = sandboxes()
+    if chosen.provider not in stand_ins:
+        raise RegistryError(f"no sandbox for {chosen.provider!r} (installed: {', '.join(sorted(stand_ins))})")
+    stand_in = stand_ins[chosen.provider]
+    listener = listen(chosen.host, chosen.port)
+    url = f"http://{chosen.host}:{listener.getsockname()[1]}"
+    settings = {**stand_in.settings(url), "label": stand_in.label}
+    if not chosen.announce:
+        print(f"{stand_in.label} on {url}; settings that reach it: {json.dumps(settings)}", file=sys.stderr)
+    said = {"url": url, "settings": settings} if chosen.announce else None
+    return _uvicorn(stand_in.app(), listener, said, drain=1)
+
+
+def _uvicorn(app: Any, listener: Any, said: dict[str, Any] | None, *, drain: float) -> int:
+    """Serve until a signal, or, for a child that announces itself, until its parent ends."""
+    import uvicorn
+
+    from app.children import announce, stop_with_parent
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # OpenAI's old Node SDK reuses connections for five minutes and hangs on one that was closed under it.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(drain) or 1,
+        )
+    )
+    if said is not None:
+        announce(said)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        stop_with_parent(stop)
+    server.run(sockets=[listener])
+    return 0
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from app.demo import demo
+
+    return demo(chosen.out)
+
+
+def _models(chosen: argparse.Namespace) -> int:
+    from app.config import load_config
+    from app.main import check_model_file, load_models
+    from app.registry import provider_classes
+
+    classes = provider_classes()
+    if chosen.action == "check":
+        for path in chosen.file:
+            model = check_model_file(path, classes)
+            print(f"{path}: {model.id}: {len(model.offers)} offer(s), {len(model.offers[0].params)} rows: fine")
+        return 0
+    for model in load_models(load_config(), classes):
+        print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    """Compile a request that is given as NAME=VALUE words, and show the plan and its price."""
+    from app import pricing
+    from app.api import names, wire
+    from app.config import load_config
+    from app.errors import ModelNotFound
+    from app.main import load_models
+    from app.media.blob import MemoryBlob
+    from app.media.sniff import inspect
+    from app.params.engine import compile_plan
+    from app.registry import provider_classes
+    from app.types import Caller, EditRequest, Given
+
+    config = load_config()
+    found = load_models(config, provider_classes()).find(chosen.model)
+    if found is None:
+        raise ModelNotFound(f"The model '{chosen.model}' does not exist.", param="model")
+    texts: list[tuple[str, str]] = []
+    pictures: dict[str, list[Any]] = {}
+    for word in chosen.params:
+        name, _, value = word.partition("=")
+        base = names.split(name)[0]
+        if base in names.PICTURE_WORDS:
+            data = Path(value.removeprefix("@")).read_bytes()
+            media = inspect(
+                MemoryBlob(data),
+                hashlib.sha256(data).hexdigest(),
+                index=0,
+                param=base,
+                max_pixels=config.limits.image_pixels,
+            )
+            pictures.setdefault(names.PICTURE_WORDS[base], []).append(media)
+        else:
+            texts.append((name, value))
+    params = {name: Given(name, value, text=True) for name, value in names.nest(texts).items()}
+    params |= {name: Given(name, tuple(media)) for name, media in pictures.items()}
+    request = EditRequest(
+        "req_plan", found.model.modes[0], chosen.model, params, Caller("cli", "command line"), config.strict
+    )
+    for offer in found.offers:
+        plan = compile_plan(request, found.model.id, offer)
+        total = pricing.quote(plan).total
+        print(json.dumps({"provider": offer.provider, **wire.plan(plan)}, indent=2, ensure_ascii=False))
+        print(f"price: {'unknown' if total is None else f'{total.normalize():f} USD'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""HTTP: what comes in becomes an EditRequest, what happened becomes an answer. No decisions in between."""

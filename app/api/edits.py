@@ -1,0 +1,153 @@
+"""POST /openai/v1/images/edits: a thin router. Reading is `request`'s, deciding the gateway's, writing `wire`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from app.api import wire
+from app.api.auth import Authenticator
+from app.api.body import Body, ClientGone
+from app.api.errors import envelope
+from app.api.request import RequestReader
+from app.config import Limits
+from app.errors import GatewayError, InternalError, InvalidType
+from app.gateway import Gateway, Job
+from app.types import Artefact
+
+log = logging.getLogger("imagegate.api")
+
+KEEPALIVE_SECONDS = 15.0
+
+
+def edits_router(gateway: Gateway, reader: RequestReader, auth: Authenticator, limits: Limits) -> APIRouter:
+    """The edits endpoint, with and without a slash at its end."""
+    router = APIRouter()
+
+    async def edit(request: Request) -> Response:
+        caller = auth.caller(request)
+        dry_run = _dry_run(request)
+        body = Body(request.receive, request.headers.get("content-length"), limits)
+        asked = await reader.read(request, body, "image-edit", caller, request.state.request_id)
+        job = gateway.prepare(asked)
+        if dry_run:
+            return JSONResponse(wire.estimate(job, job.upstream.provider.label))
+        if job.plan.delivery.stream:
+            return EventStream(gateway, job, body)
+        return await _answer_unless_gone(gateway, job, body)
+
+    for path in ("/openai/v1/images/edits", "/openai/v1/images/edits/"):
+        router.add_api_route(path, edit, methods=["POST"], include_in_schema=not path.endswith("/"))
+    return router
+
+
+async def _answer_unless_gone(gateway: Gateway, job: Job, body: Body) -> Response:
+    """Run the job; a client that hangs up meanwhile cancels it, upstream too."""
+    work = asyncio.create_task(gateway.edit(job))
+    gone = asyncio.create_task(body.until_gone())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone
+        return wire.answer(work.result())
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+class EventStream(Response):
+    """Server-sent events: each picture as it is done, comments while nothing is, errors nested under "error"."""
+
+    def __init__(self, gateway: Gateway, job: Job, body: Body) -> None:
+        self._gateway = gateway
+        self._job = job
+        self._body = body
+        super().__init__(
+            None,
+            200,
+            {
+                "content-type": "text/event-stream; charset=utf-8",
+                "cache-control": "no-store",
+                "x-accel-buffering": "no",
+                "x-imagegate-provider": job.plan.offer.provider,
+                "x-imagegate-model": job.plan.model,
+            },
+        )
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the job or the client ends."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        work = asyncio.create_task(self._send_all(send))
+        gone = asyncio.create_task(self._body.until_gone())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientGone
+            work.result()
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._events()) as events:
+            async for piece in _with_keepalives(events, KEEPALIVE_SECONDS):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        created = int(self._gateway.now())
+        try:
+            async with aclosing(self._gateway.stream(self._job)) as events:
+                async for event in events:
+                    if isinstance(event, Artefact):
+                        for piece in wire.event(event, created):
+                            yield piece
+        except GatewayError as error:
+            yield wire.error_event(envelope(error))
+        except Exception:
+            log.exception("%s: a defect of the gateway", self._job.request.id)
+            yield wire.error_event(envelope(InternalError("The gateway failed.")))
+
+
+async def _with_keepalives(pieces: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:
+    """The pieces, and a comment whenever none came for so long: proxies and clients give up on silence."""
+    following = asyncio.ensure_future(anext(pieces, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({following}, timeout=seconds)
+            if not done:
+                yield b": keep-alive\n\n"
+                continue
+            piece = following.result()
+            if piece is None:
+                return
+            yield piece
+            following = asyncio.ensure_future(anext(pieces, None))
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await following
+
+
+def _dry_run(request: Request) -> bool:
+    for name in ("dryRun", "dry_run"):
+        word = request.query_params.get(name)
+        if word is None:
+            continue
+        if word.lower() in ("true", "1", "on", ""):
+            return True
+        if word.lower() in ("false", "0", "off"):
+            return False
+        raise InvalidType(f"Invalid type for '{name}': expected a boolean.", param=name)
+    return False

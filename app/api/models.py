@@ -1,0 +1,46 @@
+"""GET /openai/v1/models, /openai/v1/models/{id}, /v1/models/{id}?schema=true. Ids may hold a slash, raw or as %2F."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from app.api.auth import Authenticator
+from app.catalogue.describe import describe, schema
+from app.catalogue.load import Catalogue
+from app.catalogue.schema import Model
+from app.errors import ModelNotFound
+
+
+def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authenticator) -> APIRouter:
+    """The models endpoints. `labels` are the providers' names as people read them."""
+    router = APIRouter()
+
+    async def list_models(request: Request) -> dict[str, Any]:
+        auth.caller(request)
+        return {"object": "list", "data": [describe(model, labels) for model in catalogue]}
+
+    async def get_model(request: Request, name: str) -> dict[str, Any]:
+        auth.caller(request)
+        model = find(catalogue, name)
+        wants_schema = request.query_params.get("schema", "").lower() in ("true", "1")
+        return schema(model, labels) if wants_schema else describe(model, labels)
+
+    for prefix in ("/openai/v1", "/v1"):
+        router.add_api_route(f"{prefix}/models", list_models, methods=["GET"])
+        router.add_api_route(f"{prefix}/models/", list_models, methods=["GET"], include_in_schema=False)
+        router.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"])
+    return router
+
+
+def find(catalogue: Catalogue, name: str) -> Model:
+    """The model of this name. Raises ModelNotFound, with the name that was probably meant."""
+    found = catalogue.find(name.rstrip("/"))
+    if found is not None:
+        return found.model
+    nearest = catalogue.nearest(name)
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    raise ModelNotFound(f"The model '{name[:128]}' does not exist.{hint}", param="model")

@@ -1,0 +1,201 @@
+"""Bodies that leave us. Pictures as base64 are spliced between prepared pieces of JSON, never run through an encoder:
+2.4 MB cost 0.13 ms so, and 11-27 ms through `json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app import pricing
+from app.gateway import Job
+from app.types import Artefact, Failure, InputStep, Note, Outcome, Plan, Slot
+
+# Token counts mean nothing here, but OpenAI's typed clients require the object in a completed event.
+_USAGE = {
+    "total_tokens": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+}
+
+
+class Pieces(Response):
+    """A JSON answer sent in pieces, so that no copy of it as a whole is ever made."""
+
+    media_type = "application/json"
+
+    def __init__(self, pieces: Sequence[bytes], headers: dict[str, str]) -> None:
+        self._pieces = pieces
+        super().__init__(None, 200, {**headers, "content-length": str(sum(map(len, pieces)))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def answer(outcome: Outcome) -> Pieces:
+    """The answer of contract §4."""
+    first = outcome.artefacts[0]
+    head: dict[str, Any] = {"id": outcome.receipt.request_id, "created": outcome.created}
+    if first.width and first.height:
+        head["size"] = f"{first.width}x{first.height}"
+    if first.format:
+        head["output_format"] = first.format
+    pieces = [_dumps(head)[:-1] + b',"data":[']
+    for position, artefact in enumerate(outcome.artefacts):
+        pieces.extend(_picture(artefact, b"," if position else b""))
+    pieces.append(b'],"metadata":' + _dumps(metadata(outcome)) + b"}")
+    return Pieces(_merged(pieces), headers(outcome))
+
+
+def headers(outcome: Outcome) -> dict[str, str]:
+    """Headers of a success."""
+    found = {
+        "x-imagegate-provider": outcome.receipt.provider,
+        "x-imagegate-model": outcome.receipt.model,
+    }
+    if outcome.receipt.cost is not None:
+        found["x-imagegate-cost"] = f"{outcome.receipt.cost.normalize():f}"
+    return found
+
+
+def metadata(outcome: Outcome) -> dict[str, Any]:
+    """What was run, what it cost, what became of each parameter."""
+    receipt = outcome.receipt
+    found: dict[str, Any] = {
+        "model": receipt.model,
+        "executed_model": f"{receipt.provider}/{receipt.endpoint}",
+        "provider": receipt.provider,
+        "provider_name": outcome.provider_label,
+        "cost": _number(receipt.cost),
+        "cost_currency": receipt.currency,
+    }
+    if outcome.seed is not None:
+        found["seed"] = outcome.seed
+    found["parameters"] = [note(one) for one in receipt.notes]
+    if receipt.failures:
+        found["failed"] = [failure(one) for one in receipt.failures]
+    return found
+
+
+def note(one: Note) -> dict[str, Any]:
+    """What became of one parameter."""
+    return {"name": one.spelled or one.name, "how": one.how, "sent_as": one.sent_as, "why": one.why}
+
+
+def failure(one: Failure) -> dict[str, Any]:
+    """A picture that is missing."""
+    return {"index": one.index, "code": one.error.code, "message": one.error.message}
+
+
+def estimate(job: Job, provider_name: str) -> dict[str, Any]:
+    """The answer to a dry run: contract §6, and the plan."""
+    quote = job.quote
+    component = {
+        "type": "output",
+        "metric": quote.metric,
+        "quantity": _number(quote.quantity),
+        "billable_quantity": _number(quote.billable),
+        "unit_price": _number(quote.unit_price),
+        "total_cost": None if quote.total is None else pricing.micros(quote.total),
+    }
+    return {
+        "estimated": True,
+        "model": job.plan.model,
+        "provider": job.plan.offer.provider,
+        "provider_name": provider_name,
+        "total_cost_micros": component["total_cost"],
+        "currency": quote.currency,
+        "components": [component],
+        "plan": plan(job.plan),
+    }
+
+
+def plan(one: Plan) -> dict[str, Any]:
+    """A plan as people and tools read it: what will be sent, what the gateway does itself, what became of what."""
+    delivery = one.delivery
+    return {
+        "endpoint": one.offer.endpoint,
+        "calls": [{name: _shown(value, one.inputs) for name, value in call.payload.items()} for call in one.calls],
+        "size": f"{one.size[0]}x{one.size[1]}" if one.size else None,
+        "delivery": {
+            "count": delivery.count,
+            "response_format": delivery.response_format,
+            "output_format": delivery.format,
+            "output_compression": delivery.quality,
+            "size": f"{delivery.exact[0]}x{delivery.exact[1]}" if delivery.exact else None,
+            "mask": delivery.mask is not None,
+            "stream": delivery.stream,
+        },
+        "parameters": [note(found) for found in one.notes],
+    }
+
+
+def event(artefact: Artefact, created: int) -> list[bytes]:
+    """One `image_edit.completed`, as OpenAI's SDKs parse it."""
+    body: dict[str, Any] = {"type": "image_edit.completed", "created_at": created, "index": artefact.index}
+    if artefact.width and artefact.height:
+        body["size"] = f"{artefact.width}x{artefact.height}"
+    if artefact.format:
+        body["output_format"] = artefact.format
+    body |= {"usage": _USAGE}
+    picture = b"".join(_picture(artefact, b""))[1:-1]
+    return [b"event: image_edit.completed\ndata: " + _dumps(body)[:-1] + b",", picture, b"}\n\n"]
+
+
+def error_event(envelope: bytes) -> bytes:
+    """An error inside a stream: nested under "error", or Python's and Node's SDKs swallow it."""
+    return b'event: error\ndata: {"type":"error",' + envelope[1:] + b"\n\n"
+
+
+def _picture(artefact: Artefact, before: bytes) -> Iterator[bytes]:
+    extra = b"" if artefact.revised_prompt is None else b',"revised_prompt":' + _dumps(artefact.revised_prompt)
+    if artefact.b64 is not None:
+        yield before + b'{"b64_json":"'
+        yield artefact.b64
+        yield b'"' + extra + b"}"
+    else:
+        yield before + b'{"url":' + _dumps(artefact.url) + extra + b"}"
+
+
+def _merged(pieces: Sequence[bytes]) -> list[bytes]:
+    """Small neighbours joined, large ones left alone."""
+    merged: list[bytes] = []
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < 65_536:
+            small.append(piece)
+            continue
+        merged += [b"".join(small), piece]
+        small = []
+    return [piece for piece in (*merged, b"".join(small)) if piece]
+
+
+def _shown(value: Any, inputs: Sequence[InputStep]) -> Any:
+    if isinstance(value, Slot):
+        step = inputs[value.index]
+        media = step.media
+        changed = f", {step.why.partition(': ')[2]}" if step.why else ""
+        return f"<picture {value.index + 1}: {media.mime}, {media.width}x{media.height}, {media.size} bytes{changed}>"
+    if isinstance(value, list):
+        return [_shown(item, inputs) for item in value]
+    return value
+
+
+def _number(value: Decimal | None) -> int | float | None:
+    if value is None:
+        return None
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

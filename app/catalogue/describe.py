@@ -1,0 +1,72 @@
+"""A model as the outside sees it: OpenAI's four fields, ours, and the table of its parameters. Derived from the rows
+that run, never written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.catalogue.schema import Model, Offer, Row
+
+
+def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of the models list. `labels` are the providers' names as people read them."""
+    first = model.offers[0]
+    prices = [offer.price for offer in model.offers if offer.price is not None]
+    lowest = min(prices, key=lambda price: price.amount) if prices else None
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.released,
+        "owned_by": model.creator.lower(),
+        "name": model.name,
+        "description": model.description,
+        "creator_organization": model.creator,
+        "capabilities": ["editing"] if "image-edit" in model.modes else [],
+        "modality": "image",
+        "modes": list(model.modes),
+        "starting_price": float(lowest.amount) if lowest else None,
+        "price_unit": lowest.per if lowest else None,
+        "price_currency": lowest.currency if lowest else None,
+        "aliases": list(model.aliases),
+        "providers": [_offer(offer, labels) for offer in model.offers],
+        "parameters": sorted(name for name, row in first.params.items() if row.how not in ("ignored", "rejected")),
+    }
+
+
+def schema(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The entry with its whole parameter table, one for each offer."""
+    entry = describe(model, labels)
+    for shown, offer in zip(entry["providers"], model.offers, strict=True):
+        shown["parameters"] = [parameter(name, row) for name, row in offer.params.items()]
+    return entry
+
+
+def parameter(name: str, row: Row) -> dict[str, Any]:
+    """One row: what the caller may send, and what becomes of it."""
+    shown: dict[str, Any] = {"name": name, "how": row.how, "type": row.type, "required": row.required}
+    optional = {
+        "sent_as": getattr(row, "to", None),
+        "values": list(row.values) or None,
+        "min": row.min,
+        "max": row.max,
+        "max_length": row.max_length,
+        "default": row.default,
+        "aliases": list(row.aliases) or None,
+        "description": row.doc or getattr(row, "why", None),
+    }
+    return shown | {key: value for key, value in optional.items() if value is not None}
+
+
+def _offer(offer: Offer, labels: Mapping[str, str]) -> dict[str, Any]:
+    price = offer.price
+    return {
+        "id": offer.provider,
+        "name": labels.get(offer.provider, offer.provider),
+        "endpoint": offer.endpoint,
+        "price": None
+        if price is None
+        else {"per": price.per, "amount": float(price.amount), "currency": price.currency},
+        "max_images": offer.accepts.images,
+    }

@@ -1,0 +1,189 @@
+"""What a model file may say. A file that loads is a model that works: unknown keys, a `renamed` without `to`, a default
+outside its own bounds stop the start, with file, model, row and reason (`app.catalogue.load`).
+
+Rows are the heart: each says what one parameter becomes for one offer. Six readers live off the same rows: typing and
+limits of what a caller sends, the engine, the models API, the playground, the README's table, the snapshot tests.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, model_validator
+
+from app.fields import Bytes, Pair, Positive, Strict
+
+ValueType = Literal["string", "integer", "number", "boolean", "any", "image", "images"]
+Mode = Literal["image-edit", "text-to-image"]
+
+
+class _Row(Strict):
+    type: ValueType = "any"
+    values: tuple[str, ...] = ()  # the allowed strings; empty = any
+    min: float | None = None
+    max: float | None = None
+    max_length: int | None = None
+    required: bool = False
+    default: Any = None  # what happens when the caller says nothing: for readers, never sent
+    aliases: tuple[str, ...] = ()  # other words that callers use for it
+    doc: str = ""
+
+    @model_validator(mode="after")
+    def _bounds_make_sense(self) -> Self:
+        if (self.min is not None or self.max is not None) and self.type not in ("integer", "number"):
+            raise ValueError("min and max need type: integer or number")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.max_length is not None and self.type != "string":
+            raise ValueError("max_length needs type: string")
+        if self.values and self.type not in ("string", "any"):
+            raise ValueError("values needs type: string")
+        if self.values and self.default is not None and self.default not in self.values:
+            raise ValueError(f"default {self.default!r} is not among values")
+        return self
+
+
+class Passthrough(_Row):
+    """Sent as it is."""
+
+    how: Literal["passthrough"]
+
+
+class Renamed(_Row):
+    """The same value under the provider's own name."""
+
+    how: Literal["renamed"]
+    to: str = Field(min_length=1)
+
+
+class Converted(_Row):
+    """A value that is transformed. Rows with the same `by` are converted together (size, aspect_ratio, resolution)."""
+
+    how: Literal["converted"]
+    by: str
+    to: str | None = None  # the provider's field that the converter writes for this row, if any
+
+
+class Emulated(_Row):
+    """Done by the gateway where the provider lacks it. `native` names what the provider does itself."""
+
+    how: Literal["emulated"]
+    by: str = ""  # the emulator; empty: named like the parameter
+    to: str | None = None  # the provider's field that native use writes, if any
+    native: tuple[str, ...] = ()
+    per_call: Positive = 1  # for n: pictures that one upstream job is asked for
+    max_per_call: Positive | None = None  # for n: pictures that the provider would make at most in one job
+
+    @model_validator(mode="after")
+    def _fits_in_a_call(self) -> Self:
+        if self.max_per_call is not None and self.per_call > self.max_per_call:
+            raise ValueError(f"per_call {self.per_call} is above max_per_call {self.max_per_call}")
+        return self
+
+
+class Ignored(_Row):
+    """A knob that this model does not have: accepted, noted, without effect."""
+
+    how: Literal["ignored"]
+    why: str = Field(min_length=1)
+
+
+class Rejected(_Row):
+    """A feature that cannot be formed: 400."""
+
+    how: Literal["rejected"]
+    why: str = Field(min_length=1)
+
+
+Row = Annotated[Passthrough | Renamed | Converted | Emulated | Ignored | Rejected, Discriminator("how")]
+
+
+class Price(Strict):
+    """What one unit costs. `source` is the page and date that the amount comes from."""
+
+    per: Literal["image", "megapixel"]
+    amount: Decimal = Field(ge=0)
+    currency: Literal["USD"] = "USD"
+    megapixel: Positive = 1_048_576  # pixels
+    rounding: Literal["up", "none"] = "none"  # of each picture's megapixels
+    source: str = ""
+
+
+class Accepts(Strict):
+    """What the provider takes as input pictures."""
+
+    images: Positive = 1
+    formats: tuple[Literal["png", "jpeg", "webp", "gif", "avif"], ...] = ("png", "jpeg", "webp")
+    max_bytes: Bytes = 10_000_000
+    max_pixels: Positive = 40_000_000
+    alpha: bool = False  # False: flattened on white before it is sent
+    exif_orientation: bool = False  # False: the gateway turns the pixels upright itself
+
+
+class Sizing(Strict):
+    """How the model lets a caller choose the output size. Lengths in pixels."""
+
+    write: Literal["object", "string", "preset", "ratio", "none"]
+    multiple_of: Positive = 1
+    min_side: Positive = 1
+    max_side: Positive = 16_384
+    min_pixels: Positive = 1
+    max_pixels: Positive = 1 << 28
+    default: Literal["match_first_input", "provider"] = "match_first_input"
+    default_pixels: Positive = 1_048_576  # the scale when only a shape is known
+    tiers: dict[str, Positive] = Field(default_factory=dict)  # name -> pixels
+    ratios: tuple[Pair, ...] = ()  # write: ratio
+    sizes: tuple[Pair, ...] = ()  # write: string, when only these are taken
+    presets: dict[str, Pair] = Field(default_factory=dict)  # name -> pixels; write: preset, or the provider's own words
+
+    @model_validator(mode="after")
+    def _can_be_formed(self) -> Self:
+        if self.min_side > self.max_side:
+            raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}")
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        if -(-self.min_side // self.multiple_of) * self.multiple_of > self.max_side:
+            raise ValueError("no multiple of multiple_of lies between min_side and max_side")
+        if self.write == "preset" and not self.presets:
+            raise ValueError("write: preset needs presets")
+        if self.write == "ratio" and not self.ratios:
+            raise ValueError("write: ratio needs ratios")
+        return self
+
+
+class Offer(Strict):
+    """One way to get a model: a provider, its endpoint, its price, its limits, its rows."""
+
+    provider: str
+    endpoint: str
+    price: Price | None = None  # None: unknown, and said so; never zero
+    accepts: Accepts = Accepts()
+    sizing: Sizing | None = None
+    params: dict[str, Row]
+
+    @model_validator(mode="after")
+    def _rows_agree(self) -> Self:
+        by_dimensions = [name for name, row in self.params.items() if row.how == "converted" and row.by == "dimensions"]
+        if by_dimensions and self.sizing is None:
+            raise ValueError(f"row {by_dimensions[0]}: converted by dimensions, but the offer has no sizing")
+        taken: dict[str, str] = {}
+        for name, row in self.params.items():
+            for alias in row.aliases:
+                if alias in self.params or alias in taken:
+                    raise ValueError(f"row {name}: alias {alias!r} is already a name")
+                taken[alias] = name
+        return self
+
+
+class Model(Strict):
+    """What callers name in `model`."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
+    name: str
+    creator: str
+    description: str = ""
+    released: int = 0  # unix seconds, OpenAI's `created`
+    aliases: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = Field(min_length=1)
+    offers: tuple[Offer, ...] = Field(min_length=1)

@@ -1,0 +1,146 @@
+"""Settings: config.yaml, then the environment over it. Unknown keys are errors; every field documents itself.
+
+The file is the one named by IMAGEGATE_CONFIG, else ./config.yaml, else the defaults hold. A top-level field `x` is
+overridden by IMAGEGATE_X, a grouped one `limits.image_bytes` by IMAGEGATE_LIMITS_IMAGE_BYTES. `${NAME}` and
+`${NAME:-default}` in the file's strings are filled from the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError
+
+from app.fields import Bytes, Strict
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class ConfigError(Exception):
+    """Settings that cannot be used; each line of the message names the setting and the reason."""
+
+
+class Limits(Strict):
+    """How much a request may bring."""
+
+    body_bytes: Bytes = Field(64 << 20, description="Whole body of a form.")
+    json_bytes: Bytes = Field(32 << 20, description="Whole body of a JSON request; it is held in memory.")
+    image_bytes: Bytes = Field(20 << 20, description="One input picture.")
+    images: int = Field(16, gt=0, description="Input pictures in one request, whatever the model takes.")
+    image_pixels: int = Field(50_000_000, gt=0, description="Pixels of one input picture.")
+    fields: int = Field(200, gt=0, description="Text fields in one form.")
+    field_bytes: Bytes = Field(128 << 10, description="One text field; 32,000 characters can take 128,000 bytes.")
+    spool_bytes: Bytes = Field(1 << 20, description="Uploads above this go to disk while they come in.")
+    body_seconds: float = Field(30, gt=0, description="Time for a body to arrive; one more second for each MiB.")
+    result_bytes: Bytes = Field(64 << 20, description="One picture that a provider made.")
+    result_pixels: int = Field(100_000_000, gt=0, description="Pixels of one picture that a provider made.")
+
+
+class Results(Strict):
+    """How pictures are handed to clients."""
+
+    response_format: Literal["url", "b64_json"] = Field("url", description="When the request does not say.")
+    delivery: Literal["auto", "store"] = Field(
+        "auto",
+        description="`auto` hands on the provider's URL if no byte has to change; `store` keeps every picture here.",
+    )
+    url_seconds: int = Field(3600, gt=0, description="How long a stored picture's URL lives.")
+
+
+class Config(Strict):
+    """All settings."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str = Field(
+        "", description="Base of the URLs in answers, such as https://images.example.com. Empty: as the client asked."
+    )
+    data_dir: Path = Field(Path("data"), description="Folder for stored pictures and the signing secret.")
+    api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
+    allow_open: bool = Field(False, description="Start without any API key on an address that is not loopback.")
+    models_dir: Path | None = Field(None, description="Folder with model files of your own.")
+    strict: bool = Field(False, description="Refuse unknown parameters instead of passing them to the provider.")
+    request_seconds: float = Field(180, gt=0, description="Deadline of one request's upstream work.")
+    drain_seconds: float = Field(210, gt=0, description="How long running requests may go on after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    limits: Limits = Limits()
+    results: Results = Results()
+    providers: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Settings of the adapters, by provider and name."
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_config(environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """File, environment, then `overrides` (command line). Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    raw = _from_file(environ)
+    _overlay(raw, Config, "IMAGEGATE", environ)
+    raw |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        lines = (
+            f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigError("\n".join(lines)) from None
+    if not config.is_loopback and not config.api_key.get_secret_value() and not config.allow_open:
+        raise ConfigError(
+            f"host: {config.host} can be reached from other machines, but there is no API key. Set IMAGEGATE_API_KEY, "
+            "or IMAGEGATE_ALLOW_OPEN=true if everybody who can connect may spend your money."
+        )
+    return config
+
+
+def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    named = environ.get("IMAGEGATE_CONFIG")
+    path = Path(named or "config.yaml")
+    if not named and not path.exists():
+        return {}
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings")
+    filled = _fill(raw, environ)
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _fill(value: Any, environ: Mapping[str, str]) -> Any:
+    match value:
+        case str():
+            return _REFERENCE.sub(lambda match: environ.get(match[1]) or match[2] or "", value)
+        case dict():
+            return {key: _fill(item, environ) for key, item in value.items()}
+        case list():
+            return [_fill(item, environ) for item in value]
+    return value
+
+
+def _overlay(raw: dict[str, Any], model: type[Strict], prefix: str, environ: Mapping[str, str]) -> None:
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}_{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
+            group = raw.setdefault(name, {})
+            if isinstance(group, dict):
+                _overlay(group, field.annotation, variable, environ)
+        elif environ.get(variable):
+            raw[name] = environ[variable]

@@ -1,0 +1,353 @@
+"""Every error that a caller can see, and what a provider's fault becomes.
+
+    GatewayError                      status, type and code are fixed by the class
+    ├── InvalidRequest                400, the caller can mend it; `param` names the parameter in the caller's own word
+    │   ├── MissingParameter          missing_required_parameter
+    │   ├── InvalidType               invalid_type
+    │   ├── InvalidValue, InvalidSize invalid_value
+    │   ├── BelowMinimum              integer_below_min_value / decimal_below_min_value
+    │   ├── AboveMaximum              integer_above_max_value / decimal_above_max_value
+    │   ├── EmptyString               empty_string
+    │   ├── TooLong                   string_above_max_length
+    │   ├── UnsupportedParameter      unsupported_parameter
+    │   ├── UnknownParameter          unknown_parameter
+    │   ├── UnsupportedMode           unsupported_mode
+    │   ├── InvalidBody               invalid_body
+    │   ├── InvalidImage              invalid_image_file
+    │   ├── UnsupportedImage          unsupported_file_mimetype
+    │   ├── TooManyImages             too_many_images
+    │   ├── ImageTooLarge             image_too_large
+    │   ├── InvalidImageUrl           invalid_image_url
+    │   └── Refused                   content_policy_violation
+    ├── InvalidSignature 403 · Expired 410                      of the URL of a stored picture
+    ├── InvalidApiKey 401 · ModelNotFound, NotFound 404 · MethodNotAllowed 405 · RequestTimeout 408
+    ├── RequestTooLarge 413 · UnsupportedContentType 415 · RateLimited 429
+    ├── InternalError 500 · Overloaded 503
+    └── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured 502 · ProviderTimeout 504
+
+`message` and `param` are public; `detail` is for the log only. `app.api.errors` is the one place that renders them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from providers.base import Fault, ProviderError
+
+
+class GatewayError(Exception):
+    """An answer that is not a picture."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+    # None: leave it to the client's own rules. False: a repeat cannot help or could pay twice.
+    should_retry: bool | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        detail: str = "",
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.detail = detail
+        self.retry_after = retry_after
+        if should_retry is not None:
+            self.should_retry = should_retry
+
+
+class InvalidRequest(GatewayError):
+    """The caller can mend it."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+    should_retry = False
+
+
+class MissingParameter(InvalidRequest):
+    """A required parameter is absent."""
+
+    code = "missing_required_parameter"
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"Missing required parameter: '{param}'.", param=param)
+
+
+class InvalidType(InvalidRequest):
+    """A value of the wrong type."""
+
+    code = "invalid_type"
+
+
+class InvalidValue(InvalidRequest):
+    """A value of the right type that is not allowed."""
+
+    code = "invalid_value"
+
+
+class InvalidSize(InvalidValue):
+    """A size, shape or scale that cannot be read or formed."""
+
+    type = "image_generation_user_error"  # as OpenAI types it for `size`
+
+
+class BelowMinimum(InvalidRequest):
+    """A number under its row's minimum."""
+
+    code = "integer_below_min_value"
+
+    def __init__(self, message: str, *, param: str, integer: bool = True) -> None:
+        super().__init__(message, param=param)
+        self.code = "integer_below_min_value" if integer else "decimal_below_min_value"
+
+
+class AboveMaximum(InvalidRequest):
+    """A number over its row's maximum."""
+
+    code = "integer_above_max_value"
+
+    def __init__(self, message: str, *, param: str, integer: bool = True) -> None:
+        super().__init__(message, param=param)
+        self.code = "integer_above_max_value" if integer else "decimal_above_max_value"
+
+
+class EmptyString(InvalidRequest):
+    """An empty string where text is needed."""
+
+    code = "empty_string"
+
+
+class TooLong(InvalidRequest):
+    """A string over its row's maximum length."""
+
+    code = "string_above_max_length"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that this model or gateway cannot honour in any form."""
+
+    code = "unsupported_parameter"
+
+
+class UnknownParameter(InvalidRequest):
+    """Strict mode only: a parameter that no row knows."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedMode(InvalidRequest):
+    """The model does something else than what the endpoint asks of it."""
+
+    code = "unsupported_mode"
+
+
+class InvalidBody(InvalidRequest):
+    """The body cannot be read as what it says it is."""
+
+    code = "invalid_body"
+
+
+class InvalidImage(InvalidRequest):
+    """Bytes that do not decode as the picture they claim to be."""
+
+    code = "invalid_image_file"
+
+
+class UnsupportedImage(InvalidRequest):
+    """A file of a kind that is not accepted."""
+
+    code = "unsupported_file_mimetype"
+
+
+class TooManyImages(InvalidRequest):
+    """More input pictures than the model takes."""
+
+    code = "too_many_images"
+
+
+class ImageTooLarge(InvalidRequest):
+    """A picture over the limit in bytes, pixels or sides."""
+
+    code = "image_too_large"
+
+
+class InvalidImageUrl(InvalidRequest):
+    """A URL that the gateway will not, or cannot, fetch a picture from."""
+
+    code = "invalid_image_url"
+
+
+class Refused(InvalidRequest):
+    """The provider's content policy said no."""
+
+    type = "image_generation_user_error"
+    code = "content_policy_violation"
+
+
+class InvalidApiKey(GatewayError):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+    should_retry = False
+
+
+class NotFound(GatewayError):
+    """No such thing."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+    should_retry = False
+
+
+class ModelNotFound(NotFound):
+    """No such model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, the verb does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+    should_retry = False
+
+
+class RequestTimeout(GatewayError):
+    """The body came too slowly."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    should_retry = False
+
+
+class RequestTooLarge(GatewayError):
+    """The body, or one part of it, is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+    should_retry = False
+
+
+class UnsupportedContentType(GatewayError):
+    """Neither a form nor JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_content_type"
+    should_retry = False
+
+
+class RateLimited(GatewayError):
+    """Too many requests: ours or the provider's limit."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class InternalError(GatewayError):
+    """A defect of ours."""
+
+
+class Overloaded(GatewayError):
+    """No room for this request now."""
+
+    status = 503
+    code = "overloaded"
+
+
+class ProviderUnavailable(GatewayError):
+    """The provider could not be reached or broke."""
+
+    status = 502
+    code = "provider_unavailable"
+
+
+class ProviderBadResponse(GatewayError):
+    """The provider answered something that it does not document, or a picture that is none."""
+
+    status = 502
+    code = "provider_bad_response"
+    should_retry = False  # a job was made and may have been billed
+
+
+class ProviderMisconfigured(GatewayError):
+    """Our key or account at the provider, never the caller's."""
+
+    status = 502
+    code = "provider_misconfigured"
+    should_retry = False
+
+
+class ProviderTimeout(GatewayError):
+    """The provider did not finish in time."""
+
+    status = 504
+    code = "provider_timeout"
+    should_retry = False  # the job may still finish and be billed
+
+
+class InvalidSignature(GatewayError):
+    """The URL of a stored picture does not bear our signature."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "invalid_signature"
+    should_retry = False
+
+
+class Expired(GatewayError):
+    """The URL of a stored picture has run out."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "expired"
+    should_retry = False
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRule:
+    """What one provider fault means: the client's error, and what may be tried when surely no job was made."""
+
+    error: type[GatewayError]
+    retry_same: bool  # submit again to the same offer
+    try_next: bool  # submit to the model's next offer
+
+
+FAULTS: dict[Fault, FaultRule] = {
+    Fault.INVALID: FaultRule(InvalidValue, retry_same=False, try_next=False),
+    Fault.REFUSED: FaultRule(Refused, retry_same=False, try_next=False),
+    Fault.UNAUTHORIZED: FaultRule(ProviderMisconfigured, retry_same=False, try_next=True),
+    Fault.RATE_LIMITED: FaultRule(RateLimited, retry_same=True, try_next=True),
+    Fault.UNAVAILABLE: FaultRule(ProviderUnavailable, retry_same=True, try_next=True),
+    Fault.TIMEOUT: FaultRule(ProviderTimeout, retry_same=False, try_next=True),
+    Fault.MALFORMED: FaultRule(ProviderBadResponse, retry_same=False, try_next=True),
+}
+
+
+def from_provider(error: ProviderError, *, param: str | None = None) -> GatewayError:
+    """What a provider's failure is for the client. `param` is the caller's word for the field that was refused."""
+    rule = FAULTS[error.fault]
+    money_at_risk = error.charged or error.accepted is not False
+    return rule.error(
+        error.message,
+        param=param,
+        detail=error.detail,
+        retry_after=error.retry_after,
+        should_retry=False if error.final or money_at_risk else None,
+    )

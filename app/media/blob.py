@@ -1,0 +1,202 @@
+"""Bytes, wherever they are: in memory (`MemoryBlob`), in a nameless file (`FileBlob`), or still coming (`Spool`).
+
+The file has no name and closes with its last reader, by reference count: a cancelled upload cannot leave one behind,
+and a thread that still reads or writes keeps its descriptor from being closed, and given to another file, under its
+hands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from app.errors import Overloaded
+from providers.base import Blob
+
+_PIECE = 512 * 1024  # what `chunks` hands out at a time
+_DRAIN_AT = 1024 * 1024  # pending bytes before `drain` writes
+_HEAD = 64  # bytes kept for sniffing
+
+
+class _TempFile:
+    """A file without a name, read and written by position, closed when nobody holds it."""
+
+    def __init__(self, directory: Path | None) -> None:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            self._fd = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._fd)
+
+    def write(self, pieces: list[bytes], offset: int) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                offset += written
+                view = view[written:]
+
+    def read(self, length: int, offset: int) -> bytes:
+        parts = []
+        while length > 0:
+            part = os.pread(self._fd, length, offset)
+            if not part:
+                raise OSError("the spooled file is shorter than it was")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class MemoryBlob:
+    """Bytes in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = data if isinstance(data, bytes) else bytes(data)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self._data)
+
+    @property
+    def in_memory(self) -> bool:
+        """`read` never touches the disk."""
+        return True
+
+    def read(self) -> bytes:
+        """All bytes, not copied."""
+        return self._data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces."""
+        for start in range(0, len(self._data), _PIECE):
+            yield self._data[start : start + _PIECE]
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        self._data = b""
+
+
+class FileBlob:
+    """Bytes in a nameless temporary file. Many may read it at once."""
+
+    __slots__ = ("_file", "_size")
+
+    def __init__(self, file: _TempFile, size: int) -> None:
+        self._file: _TempFile | None = file
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._size
+
+    @property
+    def in_memory(self) -> bool:
+        """`read` touches the disk."""
+        return False
+
+    def read(self) -> bytes:
+        """All bytes. Blocks: call it in a thread."""
+        return self._open().read(self._size, 0) if self._size else b""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces, each read in a thread."""
+        file = self._open()
+        for start in range(0, self._size, _PIECE):
+            yield await asyncio.to_thread(file.read, min(_PIECE, self._size - start), start)
+
+    def close(self) -> None:
+        """Let go of the file; it is gone as soon as no reader is left."""
+        self._file = None
+
+    def _open(self) -> _TempFile:
+        if self._file is None:
+            raise ValueError("the blob was closed")
+        return self._file
+
+
+class Spool:
+    """Takes bytes as they come: in memory up to `threshold`, then into a file.
+
+        spool.write(chunk); await spool.drain()      # for each chunk
+        blob, digest = spool.finish()
+
+    `write` never blocks; `drain` writes what is pending in a thread, and only when there is enough of it.
+    A full disk is `Overloaded`.
+    """
+
+    def __init__(self, threshold: int, directory: Path | None = None) -> None:
+        self._threshold = threshold
+        self._directory = directory
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._file: _TempFile | None = None
+        self._filed = 0  # bytes that are in the file
+        self._size = 0
+        self._head = b""
+        self._hash = hashlib.sha256()
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+        return self._size
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes (at most 64), for sniffing."""
+        return self._head
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take some bytes."""
+        piece = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        if not piece:
+            return
+        if len(self._head) < _HEAD:
+            self._head += piece[: _HEAD - len(self._head)]
+        self._hash.update(piece)
+        self._size += len(piece)
+        self._pending.append(piece)
+        self._pending_size += len(piece)
+
+    async def drain(self) -> None:
+        """Write pending bytes to the file if they are many. Await it after each `write`."""
+        if self._size > self._threshold and self._pending_size >= _DRAIN_AT:
+            pieces, self._pending, offset = self._pending, [], self._filed
+            self._filed += self._pending_size
+            self._pending_size = 0
+            await asyncio.to_thread(self._flush, pieces, offset)
+
+    def finish(self) -> tuple[Blob, str]:
+        """All of it as a blob, and its sha-256 in hex. The spool is empty afterwards."""
+        digest, size = self._hash.hexdigest(), self._size
+        blob: Blob
+        if size <= self._threshold:
+            blob = MemoryBlob(self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
+        else:
+            self._flush(self._pending, self._filed)  # below _DRAIN_AT and one chunk: a copy into the page cache
+            assert self._file is not None
+            blob = FileBlob(self._file, size)
+        self.discard()
+        return blob, digest
+
+    def discard(self) -> None:
+        """Forget everything."""
+        self._pending, self._pending_size = [], 0
+        self._file, self._filed, self._size = None, 0, 0
+        self._head, self._hash = b"", hashlib.sha256()
+
+    def _flush(self, pieces: list[bytes], offset: int) -> None:
+        try:
+            file = self._file
+            if file is None:
+                file = self._file = _TempFile(self._directory)
+            file.write(pieces, offset)
+        except OSError as error:
+            raise Overloaded("There is no room to hold this upload at the moment.", detail=repr(error)) from error

@@ -1,0 +1,300 @@
+"""Fetching a picture: from a URL under the guard, or out of a data URI.
+
+The client is httpcore2, the engine beneath httpx2, used as it is: it has no cookie jar, follows no redirect, reads no
+proxy from the environment and decodes nothing, so there is nothing of that to switch off. Connections to the world go
+through `_GuardedBackend`, which resolves, judges and dials in one step: what was checked is what is connected to,
+once, whatever DNS says a moment later. TLS still verifies the certificate against the URL's host, and the pool, keyed
+by host, never lets one host speak over a connection that was verified for another (pinning by rewriting the URL to an
+address would). Origins that the operator named have a pool of their own, without the guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote_to_bytes, urljoin
+
+import httpcore2
+import pybase64
+
+from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidImageUrl
+from app.media.netguard import Guard, SafeUrl, Unresolvable
+
+MAX_REDIRECTS = 3
+CONNECT_SECONDS = 5.0
+_MAX_TRIED_ADDRESSES = 4
+_KEEPALIVE_SECONDS = 15.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_WHITE = b" \t\r\n\f"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_HEADERS = [("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity"), ("User-Agent", "imagegate")]
+
+
+class Reason(StrEnum):
+    """Why a fetch failed."""
+
+    BLOCKED = "blocked"  # the guard refused the URL, or one that it redirected to
+    UNREACHABLE = "unreachable"  # no address, no connection, no TLS, or a connection that broke
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    STATUS = "status"  # anything but 200
+    REDIRECTS = "redirects"  # too many, or a redirect that is none
+    ENCODING = "encoding"  # compressed although identity was asked for
+
+
+class FetchFailed(Exception):
+    """Nothing was fetched. `message` may be shown to a caller, `detail` is for the log. `transient`: repeat it."""
+
+    def __init__(
+        self, reason: Reason, message: str, *, transient: bool = False, status: int | None = None, detail: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.transient = transient
+        self.status = status
+        self.detail = detail
+
+    def for_caller(self, param: str | None = None) -> GatewayError:
+        """What it means if the URL came from a caller."""
+        error = ImageTooLarge if self.reason is Reason.TOO_LARGE else InvalidImageUrl
+        return error(self.message, param=param, detail=self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A body, whole, and what its server calls it (claims can be wrong)."""
+
+    data: bytes
+    content_type: str | None = None
+
+
+class Downloader:
+    """Fetches URLs that its guard admits. Make one per process and guard; it pools connections; close it."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        backend: httpcore2.AsyncNetworkBackend | None = None,
+        max_connections: int = 64,
+    ) -> None:
+        self._guard = guard
+        backend = backend or httpcore2.AnyIOBackend()
+        ssl_context = ssl_context or httpcore2.default_ssl_context()
+
+        def pool(dial: httpcore2.AsyncNetworkBackend) -> httpcore2.AsyncConnectionPool:
+            return httpcore2.AsyncConnectionPool(
+                ssl_context=ssl_context,
+                max_connections=max_connections,
+                keepalive_expiry=_KEEPALIVE_SECONDS,
+                network_backend=dial,
+            )
+
+        self._world = pool(_GuardedBackend(guard, backend))
+        self._trusted = pool(backend)
+
+    async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:  # noqa: ASYNC109 - it is a promise
+        """The picture at `url`, within `timeout` seconds from here to its last byte. Raises FetchFailed."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._follow(url, max_bytes)
+        except TimeoutError:
+            raise FetchFailed(
+                Reason.TIMEOUT, f"The URL did not deliver a picture within {timeout:g} seconds.", transient=True
+            ) from None
+        except Unresolvable as error:
+            raise FetchFailed(Reason.UNREACHABLE, error.message, transient=True, detail=error.detail) from None
+        except InvalidImageUrl as error:
+            raise FetchFailed(Reason.BLOCKED, error.message, detail=error.detail) from None
+        except httpcore2.ConnectTimeout as error:
+            raise FetchFailed(
+                Reason.TIMEOUT, "The URL's server could not be reached in time.", transient=True, detail=str(error)
+            ) from None
+        except httpcore2.ConnectError as error:
+            raise FetchFailed(
+                Reason.UNREACHABLE, "The URL's server could not be reached.", transient=True, detail=str(error)
+            ) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            raise FetchFailed(
+                Reason.UNREACHABLE, "The URL's server broke off its answer.", transient=True, detail=str(error)
+            ) from None
+
+    async def _follow(self, url: str, max_bytes: int) -> Downloaded:
+        here = self._guard.admit(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = await self._get(here, max_bytes)
+            if isinstance(answer, Downloaded):
+                return answer
+            here = self._admit_redirect(here, answer)
+        raise FetchFailed(Reason.REDIRECTS, f"The URL redirects more than {MAX_REDIRECTS} times.")
+
+    def _admit_redirect(self, here: SafeUrl, location: str) -> SafeUrl:
+        if not re.fullmatch(r"[!-~]+", location):  # before urljoin, which drops tabs and line ends in silence
+            raise FetchFailed(Reason.REDIRECTS, "The URL redirects to something that is no URL.")
+        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
+            try:
+                location = urljoin(str(here), location)
+            except ValueError:
+                raise FetchFailed(Reason.REDIRECTS, "The URL redirects to something that is no URL.") from None
+        there = self._guard.admit(location)
+        if here.scheme == "https" and there.scheme != "https":
+            raise FetchFailed(Reason.BLOCKED, "The URL redirects from https to http.")
+        if self._guard.trusts(there) and not self._guard.trusts(here):
+            raise FetchFailed(
+                Reason.BLOCKED,
+                "The URL redirects to an address that is not public.",
+                detail=f"{here.origin} -> {there.origin}",
+            )
+        return there
+
+    async def _get(self, url: SafeUrl, max_bytes: int) -> Downloaded | str:
+        """The body, or where it has moved to."""
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self._ask(url))
+            except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
+                # Most often a kept connection that the server has closed meanwhile. Ask once more, on another.
+                response = await stack.enter_async_context(self._ask(url))
+            return await _read(response, max_bytes)
+
+    def _ask(self, url: SafeUrl) -> AbstractAsyncContextManager[httpcore2.Response]:
+        pool = self._trusted if self._guard.trusts(url) else self._world
+        return pool.stream(
+            "GET",
+            httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.path),
+            headers=[("Host", url.netloc), *_HEADERS],
+            extensions={"timeout": {"connect": CONNECT_SECONDS}},
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._world.aclose()
+        await self._trusted.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Dials only addresses that the guard has just found public."""
+
+    def __init__(self, guard: Guard, backend: httpcore2.AsyncNetworkBackend) -> None:
+        self._guard = guard
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        addresses = (await self._guard.resolve(host, port))[:_MAX_TRIED_ADDRESSES]
+        seconds = (timeout or CONNECT_SECONDS) / len(addresses)
+        for address in addresses[:-1]:
+            try:
+                return await self._backend.connect_tcp(str(address), port, seconds, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue  # the next address: an IPv6 one is often listed where there is no IPv6 route
+        return await self._backend.connect_tcp(str(addresses[-1]), port, seconds, local_address, socket_options)
+
+
+async def _read(response: httpcore2.Response, max_bytes: int) -> Downloaded | str:
+    headers = {name.lower(): value.decode("latin-1").strip() for name, value in response.headers}
+    if response.status in _REDIRECTS and b"location" in headers:
+        return headers[b"location"]
+    if response.status != 200:
+        raise FetchFailed(
+            Reason.STATUS,
+            f"The URL answered with status {response.status}.",
+            transient=response.status in _TRANSIENT_STATUSES or response.status >= 500,
+            status=response.status,
+        )
+    if headers.get(b"content-encoding", "identity").lower() not in ("identity", ""):
+        raise FetchFailed(Reason.ENCODING, "The URL's server sends the picture compressed, though asked not to.")
+    announced = headers.get(b"content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_stream():
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        parts.append(part)
+    content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    return Downloaded(b"".join(parts), content_type or None)
+
+
+def _too_large(max_bytes: int) -> FetchFailed:
+    return FetchFailed(Reason.TOO_LARGE, f"The picture at the URL is larger than {max_bytes} bytes.")
+
+
+def decode_data_uri(uri: str, *, max_bytes: int, param: str | None = None) -> tuple[bytes, str]:
+    """Bytes and declared type of a `data:` URI (RFC 2397), base64 or percent-encoded."""
+    head, comma, body = uri.partition(",")
+    scheme, colon, declared = head.partition(":")
+    if not comma or not colon or scheme.lower() != "data" or len(head) > 256:
+        raise InvalidImageUrl("Not a data URI: data:<type>;base64,<data> is expected.", param=param)
+    parameters = [parameter.strip().lower() for parameter in declared.split(";")]
+    mime = parameters[0] or "text/plain"  # RFC 2397's default
+    if parameters[-1] == "base64" and len(parameters) > 1:
+        return decode_base64(body, max_bytes=max_bytes, param=param), mime
+    if len(body) > 3 * max_bytes:
+        raise _picture_too_large(max_bytes, param)
+    try:
+        return _checked(unquote_to_bytes(body.encode("ascii")), max_bytes, param), mime
+    except UnicodeEncodeError:
+        raise InvalidImage("The data URI holds characters that have to be percent-encoded.", param=param) from None
+
+
+def decode_base64(text: str, *, max_bytes: int, param: str | None = None) -> bytes:
+    """Base64 as people send it: line breaks, the URL-safe alphabet, escapes and missing padding are borne."""
+    longest = -(-max_bytes // 3) * 4
+    try:
+        if len(text) <= longest:
+            return _checked(pybase64.b64decode(text, validate=True), max_bytes, param)
+    except ValueError:
+        pass  # not the plain spelling: tidy it, at the price of some copies
+    try:
+        tidy = _tidy(text.encode("ascii"))
+        if len(tidy) > longest:
+            raise _picture_too_large(max_bytes, param)
+        return _checked(pybase64.b64decode(tidy, validate=True), max_bytes, param)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are of this kind
+        raise InvalidImage("The picture is not valid base64.", param=param) from None
+
+
+def _tidy(encoded: bytes) -> bytes:
+    if b"%" in encoded:
+        encoded = unquote_to_bytes(encoded)
+    encoded = encoded.translate(_URL_SAFE, _WHITE).rstrip(b"=")
+    return encoded + b"=" * (-len(encoded) % 4)
+
+
+def _checked(data: bytes, max_bytes: int, param: str | None) -> bytes:
+    if not data:
+        raise InvalidImage("The picture is empty.", param=param)
+    if len(data) > max_bytes:
+        raise _picture_too_large(max_bytes, param)
+    return data
+
+
+def _picture_too_large(max_bytes: int, param: str | None) -> ImageTooLarge:
+    return ImageTooLarge(f"The picture is larger than {max_bytes} bytes.", param=param)

@@ -1,0 +1,68 @@
+"""Carries out what the plan says of an input picture before it is sent to the provider."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from app.media.avif import Uncuttable
+from app.media.blob import MemoryBlob
+from app.media.decode import decode
+from app.media.encode import encode, on_white
+from app.media.sniff import MAX_PIXELS, read_facts
+from app.media.strip import strip_metadata
+from app.types import MIME, ImageFormat, InputStep
+from providers.base import Media
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_QUALITY = 95  # of lossy pictures that have to be written anew: JPEG and AVIF at full colour resolution
+_FORMATS: dict[str, ImageFormat] = {mime: format for format, mime in MIME.items()}
+
+
+def prepare(step: InputStep) -> Media:
+    """The picture as the provider gets it. Blocks.
+
+    Where no pixel has to change only metadata is cut out, and the same Media comes back if there is none. Orientation
+    lives in the metadata that goes, so a turned picture is always made upright. A picture that is handed on by URL is
+    not ours to change.
+    """
+    media = step.media
+    if media.url is not None:
+        return media
+    data = media.blob.read()
+    kept: ImageFormat = _FORMATS[media.mime]
+    if not step.touches_pixels and media.orientation == 1:
+        try:
+            cut = strip_metadata(data, media.mime)
+        except Uncuttable:
+            return _written(media, _decoded(data, media), "png")
+        if cut is data:
+            return media
+        return replace(media, blob=MemoryBlob(cut), digest=hashlib.sha256(cut).hexdigest())
+    image = _decoded(data, media)
+    lossless = kept == "webp" and b"VP8L" in data[:64]
+    return _written(media, on_white(image) if step.flatten else image, step.to_format or kept, lossless=lossless)
+
+
+def _decoded(data: bytes, media: Media) -> Image.Image:
+    return decode(data, max_pixels=max(MAX_PIXELS, media.width * media.height), upright=True)
+
+
+def _written(media: Media, image: Image.Image, format: ImageFormat, *, lossless: bool = False) -> Media:
+    data = encode(image, format, _QUALITY, lossless=lossless)
+    facts = read_facts(data, format, image.width * image.height)
+    return replace(
+        media,
+        blob=MemoryBlob(data),
+        mime=MIME[format],
+        width=facts.width,
+        height=facts.height,
+        digest=hashlib.sha256(data).hexdigest(),
+        orientation=1,
+        alpha=facts.alpha,
+        mode=facts.mode,
+        frames=1,
+    )

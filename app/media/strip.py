@@ -1,0 +1,130 @@
+"""Cuts metadata (EXIF, GPS, XMP, comments) and everything foreign out of a picture, without decoding it.
+
+What is kept is named; all else goes: a chunk that nobody knows may hold anything. Bytes after the picture's end go too,
+so that neither a polyglot nor a phone's second picture (MPO) survives. Pixel data and colour facts stay byte for byte.
+A container that cannot be walked is refused, never returned with its metadata in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.errors import InvalidImage
+from app.media import avif
+from app.media.avif import Uncuttable
+from app.media.walk import Malformed, Piece, gif_blocks, jpeg_segments, png_chunks, riff_chunks, webp_chunks
+
+_PNG_KEPT = frozenset(
+    b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP sBIT cICP mDCV cLLI pHYs bKGD acTL fcTL fdAT".split()
+)
+_JPEG_KEPT = frozenset(  # SOF0-15 with DHT and DAC, SOI, EOI, SOS, DQT, DNL, DRI
+    bytes((0xFF, low)) for low in (*range(0xC0, 0xD0), 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD)
+)
+_JFIF_LENGTH = 18  # marker and body of an APP0 without its thumbnail
+_WEBP_KEPT = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"))
+_WEBP_FRAME_KEPT = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
+_GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+_GIF_LOOP_LENGTH = 19
+
+
+def strip_metadata(data: bytes, mime: str) -> bytes:
+    """The same picture without metadata; `data` itself if there is nothing to cut.
+
+    Raises InvalidImage for a container that is broken or cut off, and `Uncuttable` (AVIF only) for a sound one whose
+    metadata cannot be blanked in place: decode it and write it anew.
+    """
+    try:
+        return cut(data, mime.removeprefix("image/"))
+    except Uncuttable:
+        raise
+    except Malformed as error:
+        raise InvalidImage(f"The image {error}.") from error
+
+
+def has_metadata(data: bytes, mime: str) -> bool:
+    """Whether there is anything to cut. Raises as `strip_metadata`."""
+    try:
+        return strip_metadata(data, mime) is not data
+    except Uncuttable:
+        return True
+
+
+def cut(data: bytes, kind: str) -> bytes:
+    """`strip_metadata` by sniffed name; raises Malformed."""
+    if kind == "avif":
+        return avif.blanked(data)
+    if kind == "webp":
+        return _webp(data)
+    parts = {"png": _png, "jpeg": _jpeg, "gif": _gif}[kind](data)
+    return _joined(data, parts)
+
+
+def _joined(data: bytes, parts: Iterator[bytes | slice]) -> bytes:
+    """The parts in one; `data` itself if they are all of it. Neighbouring slices are copied at once."""
+    kept: list[bytes | slice] = []
+    for part in parts:
+        last = kept[-1] if kept else None
+        if isinstance(part, slice) and isinstance(last, slice) and last.stop == part.start:
+            kept[-1] = slice(last.start, part.stop)
+        else:
+            kept.append(part)
+    if kept == [slice(0, len(data))]:
+        return data
+    view = memoryview(data)
+    return b"".join(view[part] if isinstance(part, slice) else part for part in kept)
+
+
+def _png(data: bytes) -> Iterator[bytes | slice]:
+    yield slice(0, 8)
+    for kind, start, end in png_chunks(data):
+        if kind in _PNG_KEPT:
+            yield slice(start, end)
+
+
+def _jpeg(data: bytes) -> Iterator[bytes | slice]:
+    for kind, start, end in jpeg_segments(data):
+        body = data[start + 4 : start + 16]
+        if kind == b"\xff\xe0" and body.startswith(b"JFIF\0") and end - start >= _JFIF_LENGTH:
+            if end - start == _JFIF_LENGTH:
+                yield slice(start, end)
+            else:  # its thumbnail may show what was cut from the picture
+                yield b"\xff\xe0\x00\x10" + body + b"\0\0"
+        elif (
+            kind in _JPEG_KEPT
+            or (kind == b"\xff\xe2" and body.startswith(b"ICC_PROFILE\0"))
+            or (kind == b"\xff\xee" and body.startswith(b"Adobe"))
+        ):
+            yield slice(start, end)
+
+
+def _gif(data: bytes) -> Iterator[bytes | slice]:
+    for kind, start, end in gif_blocks(data):
+        loop = data[start + 3 : start + 14] in _GIF_LOOPS and end - start == _GIF_LOOP_LENGTH
+        if kind in (b"GIF", b",", b";", b"!\xf9") or (kind == b"!\xff" and loop):
+            yield slice(start, end)
+
+
+def _webp(data: bytes) -> bytes:
+    kept = [piece for piece in webp_chunks(data) if piece[0] in _WEBP_KEPT]
+    body = b"".join(_webp_parts(data, kept))
+    if len(body) + 12 == len(data) and data.endswith(body):
+        return data
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
+
+
+def _webp_parts(data: bytes, pieces: list[Piece]) -> Iterator[bytes]:
+    for kind, start, end in pieces:
+        if kind == b"VP8X" and end - start > 8:
+            flags = data[start + 8] & ~0x0C  # no longer EXIF, no longer XMP
+            yield data[start : start + 8] + bytes((flags,)) + data[start + 9 : end]
+        elif kind == b"ANMF":
+            if end - start < 24:
+                raise Malformed("has a broken WebP frame")
+            inner = [piece for piece in riff_chunks(data, start + 24, end) if piece[0] in _WEBP_FRAME_KEPT]
+            frame = data[start + 8 : start + 24] + b"".join(_webp_parts(data, inner))
+            yield kind + len(frame).to_bytes(4, "little") + frame
+            continue  # a frame is made of padded chunks: it is even
+        else:
+            yield data[start:end]
+        if (end - start) & 1:
+            yield b"\0"

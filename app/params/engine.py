@@ -1,0 +1,217 @@
+"""compile_plan: the one place that understands a request. Everything after it acts on the Plan and nothing else.
+
+For each given parameter its row decides: passthrough, renamed, converted, emulated, ignored, rejected. What has no row
+passes straight through to the provider, except a field that the gateway itself writes: `num_images=9` would buy nine
+pictures for the price of one. Such a raw name is read as its documented twin, under the twin's bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.catalogue.schema import Emulated, Offer, Row
+from app.errors import InvalidValue, MissingParameter, TooManyImages, UnknownParameter, UnsupportedParameter
+from app.params.convert import CONVERTERS
+from app.params.emulate import EMULATORS, LOSSY, Situation
+from app.params.inputs import plan_inputs
+from app.params.values import check_text, coerce
+from app.types import Call, Delivery, EditRequest, Given, InputStep, Note, Plan, Size, Slot
+from providers.base import Media
+
+# OpenAI checks in this order (measured on its API, August 2026); the rest follow as they came, size comes last.
+_FIRST = ("prompt", "image", "mask", "n", "quality", "background", "output_format", "output_compression")
+_LAST = ("size", "aspect_ratio", "resolution")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is known so far. Lives and dies inside one compile_plan."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    delivery: Delivery = field(default_factory=Delivery)
+    inputs: tuple[InputStep, ...] = ()
+    size: Size | None = None
+    per_call: int = 1
+    count_field: str | None = None
+
+
+def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
+    """The request as this offer will run it. Pure. Raises InvalidRequest and its kin, naming the caller's own word."""
+    given, extra = _assign(request, offer)
+    typed = {name: replace(value, value=coerce(offer.params[name], value)) for name, value in _in_order(given)}
+    for name, row in offer.params.items():
+        if row.required and name not in typed:
+            raise MissingParameter(name)
+    draft = _Draft(delivery=Delivery(base_url=request.base_url))
+    images = _images(typed)
+    _apply_rows(draft, typed, offer, images)
+    _convert(draft, typed, offer, images)
+    _emulate(draft, typed, offer, images, request)
+    for name, value in extra.items():
+        draft.fields[name] = value.value
+        draft.notes.append(Note(name, "passthrough", name, "not a known parameter: sent as it is", value.spelled))
+    calls = tuple(_calls(draft, offer))
+    return Plan(model, offer, calls, draft.inputs, draft.delivery, tuple(draft.notes), draft.size)
+
+
+def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
+    """Each given parameter to its row; what has none is extra. Refuses two words for one parameter."""
+    words = _words(offer)
+    given: dict[str, Given] = {}
+    extra: dict[str, Given] = {}
+    for name, value in request.params.items():
+        row_name = words.get(name)
+        if row_name is None:
+            _check_extra(value, strict=request.strict)
+            extra[name] = value
+        elif row_name in given:
+            other = given[row_name].spelled
+            raise InvalidValue(
+                f"'{value.spelled}' and '{other}' are the same parameter: send one of them.", param=value.spelled
+            )
+        else:
+            given[row_name] = value
+    for name in ("size", "aspect_ratio", "resolution"):
+        raw = given.get("size")
+        if raw and name != "size" and name in given and "size" not in request.params and raw.spelled != "size":
+            raise InvalidValue(
+                f"'{raw.spelled}' and '{given[name].spelled}' both fix the size: send one of them.", param=raw.spelled
+            )
+    return given, extra
+
+
+def _words(offer: Offer) -> dict[str, str]:
+    """Every word that means a row: its own name, its aliases, and the field of the provider that it writes."""
+    words: dict[str, str] = {}
+    for name, row in offer.params.items():
+        to = getattr(row, "to", None)
+        if to:
+            # Several rows may write one field (size, aspect_ratio, resolution): the first is its twin.
+            words.setdefault(to, name)
+        for alias in row.aliases:
+            words[alias] = name
+    for name in offer.params:
+        words[name] = name
+    return words
+
+
+def _check_extra(value: Given, *, strict: bool) -> None:
+    if strict:
+        raise UnknownParameter(f"Unknown parameter: '{value.spelled}'.", param=value.spelled)
+    check_text(value.spelled, value.value)
+
+
+def _in_order(given: Mapping[str, Given]) -> Iterator[tuple[str, Given]]:
+    middle = [name for name in given if name not in _FIRST and name not in _LAST]
+    for name in (*_FIRST, *middle, *_LAST):
+        if name in given:
+            yield name, given[name]
+
+
+def _images(typed: Mapping[str, Given]) -> tuple[Media, ...]:
+    image = typed.get("image")
+    return image.value if image else ()
+
+
+def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...]) -> None:
+    for name, value in typed.items():
+        row = offer.params[name]
+        match row.how:
+            case "rejected":
+                raise UnsupportedParameter(f"Unsupported parameter: '{value.spelled}': {row.why}.", param=value.spelled)
+            case "ignored":
+                draft.notes.append(Note(name, "ignored", None, row.why, value.spelled))
+            case "passthrough" | "renamed":
+                to = row.to if row.how == "renamed" else name
+                if row.type in ("image", "images"):
+                    draft.fields[to], why = _pictures(draft, row, value, offer)
+                else:
+                    draft.fields[to], why = value.value, ""
+                draft.notes.append(Note(name, row.how, to, why, value.spelled))
+
+
+def _pictures(draft: _Draft, row: Row, value: Given, offer: Offer) -> tuple[Any, str]:
+    """Slots for the pictures of one row, and their steps among the plan's inputs."""
+    media: tuple[Media, ...] = value.value
+    if row.type == "image" and len(media) > 1:
+        raise TooManyImages(
+            f"Invalid '{value.spelled}': this model takes one picture, but got {len(media)}.", param=value.spelled
+        )
+    first = len(draft.inputs)
+    steps = plan_inputs(media, offer.accepts, value.spelled)
+    draft.inputs += steps
+    slots = [Slot(first + index) for index in range(len(steps))]
+    why = "; ".join(step.why for step in steps if step.why)
+    return (slots[0] if row.type == "image" else slots), why
+
+
+def _convert(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...]) -> None:
+    groups: dict[str, list[str]] = {}
+    for name, row in offer.params.items():
+        if row.how == "converted":
+            groups.setdefault(row.by, []).append(name)
+    first_input = (images[0].width, images[0].height) if images else None
+    for by, names in groups.items():
+        done = CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, first_input)
+        draft.fields.update(done.fields)
+        draft.notes.extend(done.notes)
+        draft.size = done.size or draft.size
+        draft.delivery = replace(draft.delivery, exact=done.exact or draft.delivery.exact)
+
+
+def _emulate(
+    draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...], request: EditRequest
+) -> None:
+    rows = {(row.by or name): (name, row) for name, row in offer.params.items() if isinstance(row, Emulated)}
+    for by, emulator in EMULATORS.items():
+        if by not in rows:
+            continue
+        name, row = rows[by]
+        given = typed.get(name)
+        done = emulator(Situation(row, name, given, images, draft.size, request.response_format, draft.delivery))
+        draft.delivery = done.delivery
+        draft.fields.update(done.fields)
+        if by == "n":
+            draft.per_call, draft.count_field = row.per_call, row.to
+        if given is not None:
+            draft.notes.append(Note(name, "emulated", done.sent_as, done.why, given.spelled))
+    _explain_compression(draft)
+
+
+def _explain_compression(draft: _Draft) -> None:
+    """output_compression means nothing for a lossless file: say so rather than let it vanish."""
+    wanted = draft.delivery.format
+    if draft.delivery.quality is None or wanted in LOSSY:
+        return
+    why = f"{wanted} is lossless" if wanted else "no output_format was given, and the provider's own file is kept"
+    draft.delivery = replace(draft.delivery, quality=None)
+    draft.notes = [
+        replace(note, how="ignored", why=why) if note.name == "output_compression" else note for note in draft.notes
+    ]
+
+
+def _calls(draft: _Draft, offer: Offer) -> Iterator[Call]:
+    """One payload for each job. A fixed seed moves with it, else n pictures would be one picture."""
+    seed_row = offer.params.get("seed")
+    seed_field = (getattr(seed_row, "to", None) or "seed") if seed_row else None
+    seed = draft.fields.get(seed_field) if seed_field else None
+    count = draft.delivery.count
+    for first in range(0, count, draft.per_call):
+        payload = dict(draft.fields)
+        here = min(draft.per_call, count - first)
+        if draft.count_field:
+            payload[draft.count_field] = here
+        if seed_field and seed_row and isinstance(seed, int):
+            payload[seed_field] = _moved(seed, first, seed_row)
+        yield Call(payload, first, here)
+
+
+def _moved(seed: int, by: int, row: Row) -> int:
+    """seed + by, starting over at the row's minimum past its maximum."""
+    if row.max is None:
+        return seed + by
+    low, high = int(row.min or 0), int(row.max)
+    return low + (seed - low + by) % (high - low + 1)

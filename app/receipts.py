@@ -1,0 +1,51 @@
+"""One receipt per request, told to each observer. An observer cannot change the outcome, not even by failing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+
+from app.types import Receipt
+
+log = logging.getLogger("imagegate.receipts")
+
+Observer = Callable[[Receipt], None]
+
+
+class Receipts:
+    """Hands each receipt to the observers, in order."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def issue(self, receipt: Receipt) -> None:
+        """Tell everybody. Never raises."""
+        for observer in self._observers:
+            try:
+                observer(receipt)
+            except Exception:
+                log.exception("an observer failed on the receipt of %s", receipt.request_id)
+
+
+def write_log(receipt: Receipt) -> None:
+    """One line of JSON: no prompt, no picture, no key."""
+    log.info(
+        json.dumps(
+            {
+                "request": receipt.request_id,
+                "key": receipt.caller.key_id,
+                "model": receipt.model,
+                "provider": receipt.provider,
+                "endpoint": receipt.endpoint,
+                "status": receipt.status,
+                "error": receipt.error_code,
+                "pictures": receipt.pictures,
+                "failed": len(receipt.failures),
+                "cost": None if receipt.cost is None else str(receipt.cost),
+                "currency": receipt.currency,
+                "jobs": [attempt.job for attempt in receipt.attempts],
+                "seconds": round(receipt.seconds, 3),
+            }
+        )
+    )

@@ -1,0 +1,85 @@
+"""Entry points -> provider classes. Ours come through the same door as a stranger's; a duplicate or a class that does
+not keep the contract stops the start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from providers.base import Clock, Provider, Sandbox, Setting
+
+if TYPE_CHECKING:
+    import httpx2
+
+PROVIDERS = "imagegate.providers"
+SANDBOXES = "imagegate.sandboxes"
+
+
+class RegistryError(Exception):
+    """A plug-in that cannot be used, or settings that a provider lacks."""
+
+
+class ProviderClass(Protocol):
+    """A class that keeps the contract: what it says of itself, and how it is built."""
+
+    name: str
+    settings: tuple[Setting, ...]
+
+    def __call__(self, settings: Mapping[str, str], http: httpx2.AsyncClient, clock: Clock) -> Provider:
+        """An adapter, ready for requests."""
+
+
+def provider_classes() -> dict[str, ProviderClass]:
+    """Every installed adapter, by name. Raises RegistryError."""
+    return {name: _checked(name, loaded) for name, loaded in _load(PROVIDERS).items()}
+
+
+def sandboxes() -> dict[str, Sandbox]:
+    """Every installed stand-in, by the name of the provider whose place it takes."""
+    return dict(_load(SANDBOXES))
+
+
+def settings_for(
+    provider: ProviderClass, configured: Mapping[str, str], environ: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[Setting]]:
+    """One adapter's settings (environment over file over default), and the required ones that nobody gave.
+
+    Raises RegistryError for a setting that the adapter does not know.
+    """
+    environ = os.environ if environ is None else environ
+    known = provider.settings
+    for key in configured:
+        if key not in {setting.name for setting in known}:
+            options = ", ".join(setting.name for setting in known)
+            raise RegistryError(f"providers.{provider.name}.{key}: no such setting (known: {options})")
+    values = {
+        setting.name: environ.get(setting.env) or configured.get(setting.name) or setting.default for setting in known
+    }
+    return values, [setting for setting in known if setting.required and not values[setting.name]]
+
+
+def _load(group: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in entry_points(group=group):
+        if entry.name in found:
+            raise RegistryError(f"two packages install {group}:{entry.name}")
+        try:
+            found[entry.name] = entry.load()
+        except Exception as error:
+            raise RegistryError(f"{group}:{entry.name} ({entry.value}) cannot be loaded: {error!r}") from error
+    if not found:
+        raise RegistryError(f"no {group} is installed: install this package itself (pip install -e . --no-deps)")
+    return found
+
+
+def _checked(name: str, loaded: Any) -> ProviderClass:
+    for part in ("name", "settings", "submit", "collect", "cancel"):
+        if not hasattr(loaded, part):
+            raise RegistryError(f"{PROVIDERS}:{name}: {loaded!r} has no {part!r} (see providers/base.py)")
+    if loaded.name != name:
+        raise RegistryError(f"{PROVIDERS}:{name}: the class calls itself {loaded.name!r}")
+    provider: ProviderClass = loaded
+    return provider

@@ -1,0 +1,1 @@
+"""Where pictures lie that the gateway serves itself: `base` is the contract, `local` a directory."""

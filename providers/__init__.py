@@ -1,0 +1,1 @@
+"""Adapters to image providers. None of them imports `app`; the contract is `providers.base`."""

@@ -1,0 +1,202 @@
+"""The contract of a provider: what an adapter gets, what it gives back, how it fails. Imports nothing of ours.
+
+An adapter is one class with three coroutines (`Provider`). The gateway finds it by entry point (group
+`imagegate.providers`), builds it once with its settings, an HTTP client and a clock, and calls it from many requests at
+once. Inside an adapter: wire format, polling, how bytes travel, error shapes, which errors may be retried. Not inside:
+parameter names, defaults, `n`, formats, prices, failover, downloads of results, storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+
+class Fault(StrEnum):
+    """Why a provider failed, in one closed enumeration. `app.errors.FAULTS` says what each means for the client."""
+
+    INVALID = "invalid"  # the request is wrong: a value, a picture, a limit
+    REFUSED = "refused"  # content policy
+    UNAUTHORIZED = "unauthorized"  # our account or key at the provider, never the caller's
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"  # unreachable, overloaded, broken on its side
+    TIMEOUT = "timeout"
+    MALFORMED = "malformed"  # an answer that is not what the provider documents
+
+
+class ProviderError(Exception):
+    """A provider failed.
+
+    `message` is for the client; `detail` only for the log. `field` is the provider's own word for the parameter that it
+    refused. `accepted` tells whether a job exists upstream: False = surely not (safe to submit again), True = it does,
+    None = it cannot be known (the reply was lost). `charged` = the provider bills it all the same. `final` = it says
+    that repeating the step is of no use.
+    """
+
+    def __init__(
+        self,
+        fault: Fault,
+        message: str,
+        *,
+        detail: str = "",
+        field: str | None = None,
+        accepted: bool | None = None,
+        charged: bool = False,
+        retry_after: float | None = None,
+        final: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.message = message
+        self.detail = detail
+        self.field = field
+        self.accepted = accepted
+        self.charged = charged
+        self.retry_after = retry_after
+        self.final = final
+
+
+class Blob(Protocol):
+    """Bytes, wherever they are: in memory or in a spooled file."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self) -> bytes:
+        """All bytes. May touch the disk: call it off the event loop unless `in_memory`."""
+
+    @property
+    def in_memory(self) -> bool:
+        """True if `read` does not touch the disk."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces, without blocking the event loop."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Media:
+    """A picture that came in: where its bytes are, and what its header says.
+
+    `width` x `height` are in pixels as a viewer shows them (EXIF orientation applied). Compared by identity, so that an
+    adapter can remember per picture what it has already uploaded. `url` is set, and `blob` empty, when a public URL is
+    handed on instead of bytes.
+    """
+
+    blob: Blob
+    mime: str
+    width: int
+    height: int
+    digest: str  # sha-256 of the bytes, hex
+    orientation: int = 1  # EXIF, 1-8
+    alpha: bool = False  # has an alpha channel or a transparent colour
+    mode: str = "RGB"  # Pillow's name of the pixel layout: RGB, RGBA, L, LA, P, 1, CMYK, I;16 …
+    frames: int = 1
+    url: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.blob.size
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCall:
+    """One upstream job: the model's own payload, pictures as `Media` in the places where their URLs belong."""
+
+    endpoint: str
+    payload: Mapping[str, Any]
+    request_id: str
+    keep_results_seconds: int = 3600  # how long the provider should keep the pictures it makes
+
+
+@dataclass(frozen=True, slots=True)
+class ResultImage:
+    """A picture that was made: a URL or the bytes, with what the provider claims of it (claims can be wrong)."""
+
+    url: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+    mime: str | None = None
+    width: int | None = None
+    height: int | None = None
+    flagged: bool = False  # the provider's safety check blacked it out
+    revised_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderResult:
+    """What a job made. `billable_units` are in the unit of the provider's price, where the provider tells."""
+
+    images: tuple[ResultImage, ...]
+    seed: int | None = None
+    billable_units: Decimal | None = None
+    provider_request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A submitted job's receipt: small and JSON-able, enough to collect or cancel it after a restart.
+
+    A provider without job ids answers `submit` with a ticket that already holds the `result`.
+    """
+
+    provider: str
+    job: str
+    data: Mapping[str, str] = field(default_factory=dict)
+    result: ProviderResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of an adapter: its name under `providers.<name>` in config.yaml and its environment variable."""
+
+    name: str
+    env: str
+    doc: str
+    default: str = ""
+    secret: bool = False
+    required: bool = False
+
+
+class Clock(Protocol):
+    """Time as adapters may know it; tests bring their own."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Provider(Protocol):
+    """One kind of upstream server."""
+
+    name: ClassVar[str]  # as model files name it
+    label: str  # as people read it
+    settings: ClassVar[tuple[Setting, ...]]
+    media_origins: frozenset[str]  # origins besides public https from which its results may be fetched
+
+    async def submit(self, call: ProviderCall) -> Ticket:
+        """Start the job; from here on the provider may bill. Raises ProviderError with `accepted` set."""
+
+    async def collect(self, ticket: Ticket, deadline: float) -> ProviderResult:
+        """Wait for the job, at most until `deadline` (on the clock's monotonic scale), and fetch what it made."""
+
+    async def cancel(self, ticket: Ticket) -> bool:
+        """Ask for the job to be stopped. False if it was too late; True if the provider took the request."""
+
+
+class Sandbox(Protocol):
+    """A provider's stand-in, shipped beside its adapter (entry-point group `imagegate.sandboxes`)."""
+
+    name: str  # the provider whose place it takes
+    label: str
+
+    def app(self) -> Any:
+        """A fresh ASGI application that speaks the provider's wire protocol."""
+
+    def settings(self, base_url: str) -> dict[str, str]:
+        """The provider settings that reach a sandbox served at `base_url`."""

@@ -1,0 +1,128 @@
+"""Blobs and the spool that makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import Overloaded
+from app.media.blob import FileBlob, MemoryBlob, Spool
+from providers.base import Blob
+
+
+async def gathered(blob: Blob) -> bytes:
+    return b"".join([piece async for piece in blob.chunks()])
+
+
+async def spooled(chunks: list[bytes], threshold: int, directory: Path | None = None) -> tuple[Blob, str]:
+    spool = Spool(threshold, directory)
+    for chunk in chunks:
+        spool.write(chunk)
+        await spool.drain()
+    return spool.finish()
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.binary(max_size=300)), st.integers(0, 2000))
+def test_what_goes_in_comes_out(chunks: list[bytes], threshold: int) -> None:
+    whole = b"".join(chunks)
+    blob, digest = asyncio.run(spooled(chunks, threshold))
+    assert blob.read() == whole
+    assert blob.size == len(whole)
+    assert digest == hashlib.sha256(whole).hexdigest()
+    assert asyncio.run(gathered(blob)) == whole
+    assert blob.in_memory == (len(whole) <= threshold)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(0, MemoryBlob), (1000, MemoryBlob), (1001, FileBlob), (5_000_000, FileBlob)]
+)
+def test_the_threshold_decides_where_bytes_live(tmp_path: Path, size: int, kind: type) -> None:
+    data = os.urandom(size)
+    blob, _ = asyncio.run(spooled([data[at : at + 65_536] for at in range(0, size, 65_536)], 1000, tmp_path))
+    assert isinstance(blob, kind)
+    assert blob.read() == data
+    assert asyncio.run(gathered(blob)) == data
+    assert list(tmp_path.iterdir()) == []  # the file has no name
+
+
+def test_a_file_is_written_while_the_rest_still_comes() -> None:
+    async def scene() -> None:
+        spool = Spool(1000)
+        for _ in range(8):
+            spool.write(b"x" * 400_000)
+            await spool.drain()
+            assert spool._pending_size < 1_500_000
+        assert spool._filed > 1_000_000
+        assert spool.size == 3_200_000
+        assert spool.finish()[0].size == 3_200_000
+
+    asyncio.run(scene())
+
+
+def test_views_are_copied_since_their_buffer_may_change() -> None:
+    buffer = bytearray(b"abc")
+    spool = Spool(10)
+    spool.write(memoryview(buffer))
+    buffer[:] = b"xyz"
+    assert spool.head == b"abc"
+    assert spool.finish()[0].read() == b"abc"
+
+
+def test_the_first_64_bytes_are_kept() -> None:
+    spool = Spool(1)
+    for byte in range(100):
+        spool.write(bytes((byte,)))
+    assert spool.head == bytes(range(64))
+
+
+def test_files_are_closed_when_nobody_holds_them() -> None:
+    before = open_files()
+    blob, _ = asyncio.run(spooled([b"x" * 2_000_000], 0))
+    assert open_files() == before + 1
+    assert isinstance(blob, FileBlob)
+    blob.close()
+    with pytest.raises(ValueError, match="closed"):
+        blob.read()
+    assert open_files() == before
+
+
+def test_a_discarded_spool_leaves_nothing() -> None:
+    before = open_files()
+
+    async def scene() -> None:
+        spool = Spool(0)
+        spool.write(b"x" * 2_000_000)
+        await spool.drain()
+        spool.discard()
+        assert spool.size == 0
+
+    asyncio.run(scene())
+    assert open_files() == before
+
+
+def test_many_read_one_file_at_once() -> None:
+    data = os.urandom(3_000_000)
+
+    async def scene() -> None:
+        blob, _ = await spooled([data], 0)
+        assert await asyncio.gather(*(gathered(blob) for _ in range(5))) == [data] * 5
+
+    asyncio.run(scene())
+
+
+def test_no_room_on_disk_is_overloaded(tmp_path: Path) -> None:
+    with pytest.raises(Overloaded):
+        asyncio.run(spooled([b"x" * 2_000_000], 0, tmp_path / "missing"))
