@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -94,8 +95,13 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     classes = provider_classes()
     catalogue = load_models(config, classes)
     clock = SystemClock()
+    tls = ssl.create_default_context()  # 30 ms: made once, shared by all that connect
     http = httpx2.AsyncClient(
-        trust_env=False, follow_redirects=False, timeout=30, limits=httpx2.Limits(max_keepalive_connections=100)
+        verify=tls,
+        trust_env=False,
+        follow_redirects=False,
+        timeout=30,
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
     )
     storage = _storage(config)
     pool = MediaPool()
@@ -103,7 +109,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     downloaders: list[Downloader] = []
     for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
         provider = classes[name](provider_settings[name], http, clock)
-        downloader = Downloader(Guard(provider.media_origins))
+        downloader = Downloader(Guard(provider.media_origins), ssl_context=tls)
         downloaders.append(downloader)
         deliverer = Deliverer(downloader, pool, storage, config.limits, config.results)
         upstreams[name] = Upstream(provider, deliverer)
@@ -119,7 +125,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         keep_results_seconds=config.results.url_seconds,
     )
     auth = Authenticator(config.api_key.get_secret_value())
-    for_callers = Downloader(Guard(frozenset()))
+    for_callers = Downloader(Guard(), ssl_context=tls)
     reader = RequestReader(
         PictureLoader(for_callers, pool, config.limits),
         config.limits,

@@ -1,8 +1,9 @@
 """AVIF as far as metadata and completeness go: its boxes, without decoding.
 
-An AVIF's pixels and metadata are addressed by absolute offsets, so nothing can be cut out. Metadata is blanked in place
-instead: its bytes become zeros and its item gets a type that no reader knows (ISO/IEC 14496-12 §8.11: unknown item
-types are ignored). Every other byte, and so every pixel, stays where it is.
+An AVIF's pixels and metadata are addressed by absolute offsets, so nothing can be cut out. What is no picture is
+blanked in place instead: of the bytes only those stay that a picture item names, the rest become zeros, and the other
+items get a type that no reader knows (ISO/IEC 14496-12 §8.11: unknown item types are ignored). Every pixel stays where
+it is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import NamedTuple
 from app.media.walk import Header, Malformed
 
 _PIXEL_BOXES = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a still or a sequence is made of
-_METADATA_ITEMS = {b"Exif", b"mime", b"uri "}  # Exif; XMP and everything else that is typed by name
+_META_BOXES = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iref", b"iprp", b"idat", b"dinf", b"grpl"}
+_PIXEL_ITEMS = {b"av01", b"grid", b"iovl", b"iden", b"tmap"}  # a picture, or how pictures make one
 _BLANK = b"void"
+_MAX_BOXES = 70_000  # beside each other; an item has one, and there can be 65,535 items
+_MAX_STORES = 64
 _MAX_EXTENTS = 65_536  # an extent can be of zero bytes in the table: without a limit a small file could name 4 billion
 
 
@@ -40,29 +44,39 @@ def blanked(data: bytes) -> bytes:
     """The same picture without metadata; `data` itself if it has none. Cuts what follows the picture's end."""
     boxes = list(_top_boxes(data))
     last = max(box.end for box in boxes if box.kind in _PIXEL_BOXES)
-    result: bytearray | None = None
-    for box in boxes:
-        if box.kind == b"moov" and any(word in data[box.body : box.end] for word in (b"udta", b"uuid", b"meta")):
-            raise Uncuttable("has metadata in an image sequence")
-        spans: list[tuple[int, int]] = []
-        names: list[int] = []
-        if box.kind == b"meta":
-            spans, names = _metadata(data, box)
-        elif (
-            box.kind not in _PIXEL_BOXES and box.end <= last and (box.kind != b"free" or any(data[box.body : box.end]))
-        ):
-            spans = [(box.body, box.end)]
-            result = result if result is not None else bytearray(data)
-            result[box.start + 4 : box.start + 8] = b"free"
-        if spans or names:
-            result = result if result is not None else bytearray(data)
-            for start, end in spans:
-                result[start:end] = bytes(end - start)
-            for place in names:
-                result[place : place + 4] = _BLANK
-    if result is not None:
-        return bytes(result[:last])
-    return data if last == len(data) else data[:last]
+    foreign = [box for box in boxes if box.kind not in _PIXEL_BOXES and box.end <= last]
+    gaps: list[tuple[int, int]] = []
+    void: list[_Item] = []
+    meta = next((box for box in boxes if box.kind == b"meta"), None)
+    if meta is not None:
+        inner = list(_children(data, meta, 4))
+        foreign += [box for box in inner if box.kind not in _META_BOXES]
+        parts = {box.kind: box for box in inner}
+        items = list(_items(data, parts[b"iinf"])) if b"iinf" in parts else []
+        void = [item for item in items if item.kind not in _PIXEL_ITEMS and item.kind != _BLANK]
+        moov = [box for box in boxes if box.kind == b"moov"]
+        if moov:  # a sequence: its frames are named elsewhere, so one cannot tell what else is in its data
+            words = (b"meta", b"udta", b"uuid")
+            if void or any(word in data[box.body : box.end] for box in moov for word in words):
+                raise Uncuttable("has metadata in an image sequence")
+        else:
+            stores = [box for box in (*boxes, *inner) if box.kind in (b"mdat", b"idat")]
+            kept = {item.number for item in items if item.kind in _PIXEL_ITEMS}
+            gaps = _gaps(stores, sorted(_spans(data, parts, kept, stores)))
+    foreign = [box for box in foreign if box.kind != b"free" or any(data[box.body : box.end])]
+    gaps = [(start, end) for start, end in gaps if any(data[start:end])]
+    if not (foreign or void or gaps):
+        return data if last == len(data) else data[:last]
+    result = bytearray(data)
+    for box in foreign:
+        result[box.start + 4 : box.start + 8] = b"free"
+    for item in void:
+        result[item.kind_at : item.kind_at + 4] = _BLANK
+    gaps += [(box.body, box.end) for box in foreign]
+    gaps += [(item.kind_at + 4, item.end) for item in void]  # its name, and what it says it holds
+    for start, end in gaps:
+        result[start:end] = bytes(max(0, end - start))
+    return bytes(result[:last])
 
 
 def header(data: bytes) -> Header | None:
@@ -85,10 +99,6 @@ def header(data: bytes) -> Header | None:
     return Header(max(w for w, _ in sizes), max(h for _, h in sizes)) if sizes else None
 
 
-def _is_padding(data: bytes, box: _Box) -> bool:
-    return box.kind == b"free" and not any(data[box.body : box.end])
-
-
 def _number(data: bytes, start: int, length: int) -> int:
     if start + length > len(data):
         raise Malformed("has a broken AVIF box")
@@ -96,9 +106,10 @@ def _number(data: bytes, start: int, length: int) -> int:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[_Box]:
-    position = start
+    position, count = start, 0
     while position < end:
-        if position + 8 > end:
+        count += 1
+        if position + 8 > end or count > _MAX_BOXES:
             raise Malformed("has a broken AVIF box")
         size, kind, body = _number(data, position, 4), data[position + 4 : position + 8], position + 8
         if size == 1:
@@ -138,31 +149,37 @@ def _complete(data: bytes, seen: set[bytes]) -> bool:
     return bool(seen & {b"meta", b"moov"}) and (b"mdat" in seen or b"idat" in data)
 
 
-def _metadata(data: bytes, meta: _Box) -> tuple[list[tuple[int, int]], list[int]]:
-    """Where metadata items have their bytes, and where their types are written."""
-    parts = {box.kind: box for box in _children(data, meta, 4)}
-    if b"iinf" not in parts:
-        return [], []
-    items = {item.number: item for item in _items(data, parts[b"iinf"]) if item.kind in _METADATA_ITEMS}
-    if not items:
-        return [], []
+def _spans(data: bytes, parts: dict[bytes, _Box], kept: set[int], stores: list[_Box]) -> Iterator[tuple[int, int]]:
+    """Where the items that are kept have their bytes."""
     if b"iloc" not in parts:
-        raise Uncuttable("has metadata without a place")
-    spans = []
+        raise Malformed("holds no pixels")
+    if len(stores) > _MAX_STORES:
+        raise Uncuttable("is in too many pieces")
     for number, method, start, length in _extents(data, parts[b"iloc"]):
-        if number not in items:
+        if number not in kept:
             continue
         if method == 1 and b"idat" in parts:
             start += parts[b"idat"].body
         elif method != 0:
-            raise Uncuttable("has metadata in an unusual place")
-        if length == 0 or start + length > len(data):
-            raise Uncuttable("has metadata in an unusual place")
-        spans.append((start, start + length))
-    if sum(end - start for start, end in spans) > len(data):
-        raise Malformed("has metadata that overlaps itself")
-    spans += [(item.kind_at + 4, item.end) for item in items.values()]  # its name and what it says it holds
-    return spans, [item.kind_at for item in items.values()]
+            raise Uncuttable("has its pixels in an unusual place")
+        store = next((box for box in stores if box.body <= start < box.end), None)
+        if store is None or start + length > store.end:
+            raise Uncuttable("has its pixels in an unusual place")
+        yield start, start + length if length else store.end  # no length: all that is left
+
+
+def _gaps(stores: list[_Box], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What of the stores is in no span. Spans are sorted, and each lies within one store."""
+    gaps = []
+    for store in stores:
+        reached = store.body
+        for start, end in spans:
+            if store.body <= start < store.end:
+                if start > reached:
+                    gaps.append((reached, start))
+                reached = max(reached, end)
+        gaps.append((reached, store.end))
+    return gaps
 
 
 def _items(data: bytes, iinf: _Box) -> Iterator[_Item]:

@@ -42,6 +42,8 @@ def encode(image: Image.Image, format: ImageFormat, quality: int | None = None, 
         return write_png(image)
     quality = DEFAULT_QUALITY.get(format, 0) if quality is None else min(max(quality, 0), 100)
     subsampling = "4:4:4" if quality > _FULL_COLOUR_ABOVE else "4:2:0"
+    from PIL import AvifImagePlugin, WebPImagePlugin  # noqa: F401 - known, Pillow need not load all its plug-ins
+
     out = BytesIO()
     if format == "jpeg":  # quality 0 is libjpeg's 1
         bare(on_white(image)).save(out, "JPEG", quality=max(quality, 1), subsampling=subsampling)

@@ -209,7 +209,7 @@ def opened(data: bytes, kind: ImageFormat, max_pixels: int) -> Image.Image:
         check_size(header.width, header.height, max_pixels)
     with suppress(Uncuttable):
         data = cut(data, kind)
-    from PIL import Image
+    from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401 - known, Pillow need not load all its plug-ins
 
     image = Image.open(BytesIO(data), formats=(_PILLOW[kind],))
     check_size(*image.size, max_pixels)

@@ -127,18 +127,10 @@ def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, N
 
 
 def _word(given: Mapping[str, Given], name: str, sizing: Sizing) -> str | None:
-    """The text of one of the three, None if absent or `auto`. The provider's own ways to say a size count too:
-    its presets' names and {width, height}."""
+    """The text of one of the three, None if absent or `auto`. The provider's own names of sizes count too."""
     if name not in given:
         return None
-    value = given[name].value
-    if isinstance(value, Mapping) and set(value) == {"width", "height"}:
-        value = f"{value['width']}x{value['height']}"
-    if not isinstance(value, str):
-        raise InvalidSize(
-            f"Invalid type for '{given[name].spelled}': expected a string such as '1024x1024'.",
-            param=given[name].spelled,
-        )
+    value: str = given[name].value
     if value in sizing.presets:
         width, height = sizing.presets[value]
         return f"{width}x{height}"

@@ -47,7 +47,7 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
             raise MissingParameter(name)
     draft = _Draft(delivery=Delivery(base_url=request.base_url))
     images = _images(typed)
-    _apply_rows(draft, typed, offer, images)
+    _apply_rows(draft, typed, offer, strict=request.strict)
     _convert(draft, typed, offer, images)
     _emulate(draft, typed, offer, images, request)
     for name, value in extra.items():
@@ -73,7 +73,7 @@ def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[
                 f"'{value.spelled}' and '{other}' are the same parameter: send one of them.", param=value.spelled
             )
         else:
-            given[row_name] = value
+            given[row_name] = _as_twin(offer.params[row_name], value)
     for name in ("size", "aspect_ratio", "resolution"):
         raw = given.get("size")
         if raw and name != "size" and name in given and "size" not in request.params and raw.spelled != "size":
@@ -81,6 +81,14 @@ def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[
                 f"'{raw.spelled}' and '{given[name].spelled}' both fix the size: send one of them.", param=raw.spelled
             )
     return given, extra
+
+
+def _as_twin(row: Row, value: Given) -> Given:
+    """A provider's size object under its raw name, in the word that its twin understands."""
+    size = value.value
+    if row.how == "converted" and isinstance(size, Mapping) and set(size) == {"width", "height"}:
+        return replace(value, value=f"{size['width']}x{size['height']}")
+    return value
 
 
 def _words(offer: Offer) -> dict[str, str]:
@@ -116,12 +124,14 @@ def _images(typed: Mapping[str, Given]) -> tuple[Media, ...]:
     return image.value if image else ()
 
 
-def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...]) -> None:
+def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer, *, strict: bool) -> None:
     for name, value in typed.items():
         row = offer.params[name]
         match row.how:
             case "rejected":
                 raise UnsupportedParameter(f"Unsupported parameter: '{value.spelled}': {row.why}.", param=value.spelled)
+            case "ignored" if strict:
+                raise UnknownParameter(f"Unknown parameter: '{value.spelled}'.", param=value.spelled)
             case "ignored":
                 draft.notes.append(Note(name, "ignored", None, row.why, value.spelled))
             case "passthrough" | "renamed":

@@ -91,9 +91,9 @@ def chosen(prompt: str, negative: str = "") -> tuple[Effect, ...]:
 def edit(pictures: Sequence[Picture], mask: Image.Image | None, size: tuple[int, int], brush: Brush) -> Picture:
     """The first of `pictures` edited at `size` (width, height). White in `mask` may change (None: all)."""
     dice = _dice(brush)
-    base = ImageOps.fit(pictures[0], size, Image.Resampling.LANCZOS)
     result = _finish(_styled(_framed(pictures[0], size, dice, mask is None), brush, dice), pictures[1:], brush, dice)
     if mask is not None:
+        base = ImageOps.fit(pictures[0], size, Image.Resampling.LANCZOS)
         soft = ImageOps.fit(mask, size, Image.Resampling.BILINEAR).filter(
             ImageFilter.GaussianBlur(3 * effects.unit(base))
         )

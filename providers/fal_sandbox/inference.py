@@ -6,7 +6,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -34,18 +33,16 @@ class Inference:
         self,
         endpoints: Mapping[str, Endpoint],
         interference: Interference,
-        files: FileStore,
+        results: FileStore,
         books: Books,
-        executor: Executor,
         options: Options,
         clock: Callable[[], float],
     ) -> None:
         self._endpoints = endpoints
         self._apps = {endpoint.app for endpoint in endpoints.values()}
         self._interference = interference
-        self._files = files
+        self._results = results
         self._books = books
-        self._executor = executor
         self._options = options
         self._clock = clock
         self.queue: Queue  # set by `attach`: queue and inference know each other
@@ -61,7 +58,7 @@ class Inference:
         reply = job.outcome.reply
         large = len(reply.content) >= self._options.large_result_bytes
         lasts = self._options.large_result_seconds if large else self._options.result_seconds
-        self._files.put(_result_path(job), StoredFile(reply.content, reply.content_type, self._clock() + lasts))
+        self._results.put(job.request_id, StoredFile(reply.content, reply.content_type, self._clock() + lasts))
         job.outcome = replace(job.outcome, reply=replace(reply, content=b""))
 
     # --- queue.fal.run
@@ -142,7 +139,7 @@ class Inference:
     async def _result(self, request: Request, job: Job, strikes: tuple[Strike, ...]) -> Response:
         if job.state is not State.COMPLETED or job.outcome is None:
             return say(plain(400, "Request is still in progress"), job.request_id)
-        stored = self._files.get(_result_path(job))
+        stored = self._results.get(job.request_id)
         if stored is None or job.struck(Fault.LOSE_RESULT):
             return say(_NO_REQUEST, job.request_id)
         reply = job.outcome.reply
@@ -201,7 +198,8 @@ class Inference:
             return say(plain(413, "Request Entity Too Large"))
         except (ValueError, RecursionError):
             return say(infra_error("bad_request"))
-        summary = await asyncio.get_running_loop().run_in_executor(self._executor, summarise, payload)
+        # not in the renderers' threads: a submit must not wait behind pictures
+        summary = await asyncio.to_thread(summarise, payload)
         return Job(
             request_id=str(uuid.uuid4()),
             endpoint=endpoint,
@@ -242,11 +240,6 @@ def _logs(job: Job) -> list[dict[str, Any]]:
         ["Loading pictures", "Running inference"] if job.state is State.IN_PROGRESS else ["Running inference", "Done"]
     )
     return [{"message": line, "level": "INFO", "source": "USER", "timestamp": job.started_at} for line in lines]
-
-
-def _result_path(job: Job) -> str:
-    # no leading slash: the CDN's paths have one, so no address leads here
-    return f"result/{job.request_id}"
 
 
 def _wants_logs(request: Request) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from .faults import JOB, Fault, Point, Script, Strike, UnknownFault, parse
+from .hosts import say
 from .replies import Reply, as_json, infra_error, locked, model_error_of, nginx, no_user, plain
 from .wire import Dropped, Truncated, dripping, padded, response
 
@@ -36,16 +36,8 @@ class Interference:
                 return Dropped()
             elif (reply := _instead(struck, point)) is not None:
                 # what fal itself answers carries its request id; the ingress and the CDN know none
-                if struck.fault is not Fault.UNAVAILABLE_NGINX and point not in (Point.PUT, Point.CDN):
-                    return response(
-                        Reply(
-                            reply.status,
-                            reply.content,
-                            {"x-fal-request-id": str(uuid.uuid4()), **reply.headers},
-                            reply.content_type,
-                        )
-                    )
-                return response(reply)
+                nameless = struck.fault is Fault.UNAVAILABLE_NGINX or point in (Point.PUT, Point.CDN)
+                return response(reply) if nameless else say(reply)
         answer = await handler(strikes)
         for struck in strikes:
             answer = _bent(answer, struck)

@@ -28,7 +28,9 @@ class Options:
     max_jobs: int = 5_000
     """Jobs remembered in the books; the oldest finished ones are forgotten first."""
     max_file_bytes: int = 256 * MEBIBYTE
-    """Uploads, outputs and large results together; the least recently used are dropped."""
+    """Uploads and outputs; the least recently used are dropped."""
+    max_result_bytes: int = 64 * MEBIBYTE
+    """Result bodies, in a store of their own: large uploads must not push out small answers that nobody fetched yet."""
     max_body_bytes: int = 64 * MEBIBYTE
     max_download_bytes: int = 50 * MEBIBYTE
     """An input picture (SDK fal 1.83.0 toolkit: downloads are capped at 50 MiB)."""

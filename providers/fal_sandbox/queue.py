@@ -174,7 +174,10 @@ class Queue:
 
     async def close(self) -> None:
         """Stop everything that waits or runs, and wait until it has stopped."""
+        waiting = list(self._waiting)
         self._waiting.clear()  # first: an ending job starts the next one
+        for job in waiting:
+            self._end(job, Outcome.infra("runner_disconnected"))
         tasks = []
         for job in self._jobs.values():
             for timer in job.timers:

@@ -43,9 +43,10 @@ def create_app(
     now = SandboxClock(clock)
     executor = ThreadPoolExecutor(options.workers, thread_name_prefix="fal-sandbox")
     books, script, files = Books(), Script(), FileStore(options.max_file_bytes, now)
+    results = FileStore(options.max_result_bytes, now)
     interference = Interference(script)
     storage = Storage(interference, files, books, options, now)
-    inference = Inference(endpoints, interference, files, books, executor, options, now)
+    inference = Inference(endpoints, interference, results, books, options, now)
     queue = Queue(
         Model(files, executor, options, now).run,
         now,
@@ -60,6 +61,7 @@ def create_app(
     async def reset() -> None:
         await queue.close()
         files.clear()
+        results.clear()
         storage.clear()
         books.clear()
         script.clear()

@@ -8,6 +8,7 @@ with SandboxServer() as sandbox:
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -49,7 +50,7 @@ class SandboxServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(self.options, schema_dirs=schema_dirs),
-                log_level="error",
+                log_level="critical",
                 lifespan="on",
                 # a stuck job must not hold up the end of a test
                 timeout_graceful_shutdown=1,
@@ -74,6 +75,8 @@ class SandboxServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(httpx2.HTTPError):
+            self.reset()  # whoever still waits for a job is answered now
         self._control.close()
         self._server.should_exit = True
         self._thread.join(10)

@@ -31,7 +31,7 @@ async def spooled(chunks: list[bytes], threshold: int, directory: Path | None = 
 
 def open_files() -> int:
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @settings(max_examples=40, deadline=None)

@@ -133,7 +133,7 @@ def test_a_blend_with_nothing_keeps_the_colour() -> None:
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    with pytest.raises(InvalidValue, match="30x20.*40x20") as caught:
+    with pytest.raises(InvalidValue, match=r"30x20.*40x20") as caught:
         composite(photo(), Image.new("RGB", (40, 20)), Image.new("L", (30, 20)))
     assert caught.value.param == "mask"
 

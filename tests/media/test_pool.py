@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -60,7 +62,6 @@ def test_results_and_errors_come_back() -> None:
         with pytest.raises(ZeroDivisionError):
             await pool.run(divmod, 7, 0)
         assert (await pool.run(finish, sample("png"), Delivery(), 0, max_pixels=10_000)).format == "png"
-        step = InputStep(MEDIA)
         step = InputStep(Media(MemoryBlob(sample("png")), "image/png", 64, 48, ""), to_format="jpeg")
         assert (await pool.run(prepare, step)).mime == "image/jpeg"
         pool.close()
@@ -205,6 +206,11 @@ def test_a_closed_pool_takes_no_work() -> None:
         assert pool._admitted == 0
 
     run(scene())
+
+
+def test_starting_does_not_load_pillow() -> None:
+    code = "import sys, app.media.pool, app.media.prepare, app.media.finish; print('PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"
 
 
 def test_estimates() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -502,6 +504,20 @@ class TestBooks:
         assert (books["jobs"], books["uploads"], set(books["totals"].values())) == ([], 0, {0})
         assert fal.sandbox.rules() == []
         assert fal.http.get(url).status_code == 404
+
+    def test_reset_answers_whoever_waits(self) -> None:
+        with SandboxServer(concurrency=3) as server, ThreadPoolExecutor() as threads:
+
+            def call(fault: str) -> int:
+                with FalCalls(server) as fal:
+                    return fal.run(headers={"X-Sandbox-Fault": fault}).status_code
+
+            waiting = [threads.submit(call, fault) for fault in ("run_for;seconds=30", "queue_for;seconds=30")]
+            limit = time.monotonic() + 5
+            while server.totals()["submitted"] < 2 and time.monotonic() < limit:
+                time.sleep(0.01)
+            server.reset()
+            assert [future.result(5) for future in waiting] == [499, 503]
 
     def test_only_so_many_jobs_are_remembered(self) -> None:
         with SandboxServer(max_jobs=3) as server, FalCalls(server) as fal:

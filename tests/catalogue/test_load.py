@@ -1,0 +1,149 @@
+"""A file that loads is a model that works; one that does not says file, place and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.catalogue.describe import describe, schema
+from app.catalogue.load import HERE, Catalogue, CatalogueError, load_catalogue, load_common, load_model
+from app.params.convert import CONVERTERS
+from app.params.emulate import EMULATORS
+
+QWEN = HERE / "models" / "qwen-image-edit-2509.yaml"
+
+
+def load(folder: Path, *more: Path) -> Catalogue:
+    return load_catalogue(
+        [folder, *more], providers=frozenset({"fal"}), converters=frozenset(CONVERTERS), emulators=frozenset(EMULATORS)
+    )
+
+
+def changed(tmp_path: Path, change: Any) -> Path:
+    raw = yaml.safe_load(QWEN.read_text("utf-8"))
+    change(raw)
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return tmp_path
+
+
+def test_built_in_models_load() -> None:
+    catalogue = load(HERE / "models")
+    assert len(catalogue) >= 1
+    assert catalogue.find("qwen-image-edit-2509")
+
+
+BREAKAGES: dict[str, tuple[Any, str]] = {
+    "a typo in a row": (lambda raw: raw["offers"][0]["params"]["seed"].update(mx=3), "seed"),
+    "renamed without to": (lambda raw: raw["offers"][0]["params"]["cfg_scale"].pop("to"), "cfg_scale"),
+    "an unknown verdict": (lambda raw: raw["offers"][0]["params"]["seed"].update(how="magic"), "seed"),
+    "an unknown converter": (
+        lambda raw: raw["offers"][0]["params"]["size"].update(by="magic"),
+        "row size: no converter",
+    ),
+    "an unknown emulator": (lambda raw: raw["offers"][0]["params"]["n"].update(by="magic"), "row n: no emulator"),
+    "an unknown provider": (lambda raw: raw["offers"][0].update(provider="nobody"), "no provider 'nobody'"),
+    "bounds upside down": (lambda raw: raw["offers"][0]["params"]["seed"].update(min=5, max=1), "seed"),
+    "bounds on text": (lambda raw: raw["offers"][0]["params"]["prompt"].update(min=5), "prompt"),
+    "a default outside values": (
+        lambda raw: raw["offers"][0]["params"]["acceleration"].update(default="x"),
+        "acceleration",
+    ),
+    "per_call above max_per_call": (lambda raw: raw["offers"][0]["params"]["n"].update(per_call=5), "per_call"),
+    "dimensions without sizing": (lambda raw: raw["offers"][0].pop("sizing"), "sizing"),
+    "sides upside down": (lambda raw: raw["offers"][0]["sizing"].update(min_side=4096), "min_side"),
+    "an alias that is a name": (lambda raw: raw["offers"][0]["params"]["seed"].update(aliases=["prompt"]), "seed"),
+    "no offers": (lambda raw: raw.update(offers=[]), "offers"),
+    "a negative price": (lambda raw: raw["offers"][0]["price"].update(amount="-1"), "price"),
+    "an id with a space": (lambda raw: raw.update(id="qwen edit"), "id"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_broken_file_says_where_and_why(tmp_path: Path, name: str) -> None:
+    change, place = BREAKAGES[name]
+    with pytest.raises(CatalogueError) as caught:
+        load(changed(tmp_path, change))
+    assert "broken.yaml" in str(caught.value)
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{a: [}", "just text", ""])
+def test_what_is_no_model_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(CatalogueError, match=r"odd\.yaml"):
+        load(tmp_path)
+
+
+def test_an_operators_file_replaces_ours(tmp_path: Path) -> None:
+    folder = changed(tmp_path, lambda raw: raw.update(name="Mine"))
+    found = load(HERE / "models", folder).find("qwen-image-edit-2509")
+    assert found
+    assert found.model.name == "Mine"
+
+
+def test_two_models_cannot_share_a_name(tmp_path: Path) -> None:
+    folder = changed(tmp_path, lambda raw: raw.update(id="other"))
+    with pytest.raises(CatalogueError, match="qwen-image-edit-plus-2509"):
+        load(HERE / "models", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "forced"),
+    [
+        ("qwen-image-edit-2509", False),
+        ("qwen-image-edit-plus-2509", False),
+        ("fal/qwen-image-edit-2509", True),
+        ("fal/qwen-image-edit-plus-2509", True),
+        ("fal-ai/qwen-image-edit-2509", True),
+        ("fal/fal-ai/qwen-image-edit-2509", True),
+    ],
+)
+def test_names_resolve(name: str, forced: bool) -> None:
+    found = load(HERE / "models").find(name)
+    assert found
+    assert found.model.id == "qwen-image-edit-2509"
+    assert found.forced is forced
+
+
+@pytest.mark.parametrize("name", ["", "qwen", "replicate/qwen-image-edit-2509", "fal/", "fal/nothing"])
+def test_other_names_do_not(name: str) -> None:
+    assert load(HERE / "models").find(name) is None
+
+
+@pytest.mark.parametrize("name", ["qwen-image-edit", "Qwen-Image-Edit-2509", "fal/qwen-image-edit-2508"])
+def test_a_near_miss_is_met_with_a_suggestion(name: str) -> None:
+    assert load(HERE / "models").nearest(name) in ("qwen-image-edit-2509", "qwen-image-edit-plus-2509")
+
+
+def test_a_models_row_replaces_the_common_row_whole() -> None:
+    common = load_common()
+    model = load_model(QWEN, common)
+    row = model.offers[0].params["output_format"]
+    assert row.how == "emulated"
+    assert row.native == ("png", "jpeg")
+    assert "output_compression" in model.offers[0].params
+
+
+def test_what_the_outside_sees_comes_from_the_rows() -> None:
+    model = load_model(QWEN, load_common())
+    entry = describe(model, {"fal": "fal.ai"})
+    assert {"id", "object", "created", "owned_by"} <= set(entry)
+    assert entry["starting_price"] == 0.03
+    assert entry["modes"] == ["image-edit"]
+    rows = {row["name"]: row for row in schema(model, {})["providers"][0]["parameters"]}
+    assert rows["cfg_scale"] == {
+        "name": "cfg_scale",
+        "how": "renamed",
+        "type": "number",
+        "required": False,
+        "sent_as": "guidance_scale",
+        "min": 0,
+        "max": 20,
+        "default": 4,
+        "aliases": ["cfg"],
+        "description": "How strictly the picture follows the prompt.",
+    }
+    assert set(rows) == set(model.offers[0].params)
