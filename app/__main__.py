@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     sandbox.set_defaults(run=_sandbox)
 
-    models = commands.add_parser("models", help="list the models, or check a model file")
-    models.add_argument("action", choices=["list", "check"], nargs="?", default="list")
-    models.add_argument("file", type=Path, nargs="*", help="for check: model files")
+    models = commands.add_parser("models", help="list the models, check a model file, print a model's parameters")
+    models.add_argument("action", choices=["list", "check", "table"], nargs="?", default="list")
+    models.add_argument("name", nargs="*", help="for check: model files; for table: models")
     models.set_defaults(run=_models)
 
     plan = commands.add_parser("plan", help="print what a request compiles to; nothing is sent")
@@ -185,17 +185,24 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
+    from app.api.models import find
+    from app.catalogue.describe import markdown
     from app.config import load_config
     from app.main import check_model_file, load_models
     from app.registry import provider_classes
 
     classes = provider_classes()
     if chosen.action == "check":
-        for path in chosen.file:
+        for path in map(Path, chosen.name):
             model = check_model_file(path, classes)
             print(f"{path}: {model.id}: {len(model.offers)} offer(s), {len(model.offers[0].params)} rows: fine")
         return 0
-    for model in load_models(load_config(), classes):
+    catalogue = load_models(load_config(), classes)
+    if chosen.action == "table":
+        for name in chosen.name:
+            print(markdown(find(catalogue, name).offers[0]))
+        return 0
+    for model in catalogue:
         print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
     return 0
 
@@ -204,8 +211,8 @@ def _plan(chosen: argparse.Namespace) -> int:
     """Compile a request that is given as NAME=VALUE words, and show the plan and its price."""
     from app import pricing
     from app.api import names, wire
+    from app.api.models import find
     from app.config import load_config
-    from app.errors import ModelNotFound
     from app.main import load_models
     from app.media.blob import MemoryBlob
     from app.media.sniff import inspect
@@ -214,9 +221,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     from app.types import Caller, EditRequest, Given
 
     config = load_config()
-    found = load_models(config, provider_classes()).find(chosen.model)
-    if found is None:
-        raise ModelNotFound(f"The model '{chosen.model}' does not exist.", param="model")
+    model = find(load_models(config, provider_classes()), chosen.model)
     texts: list[tuple[str, str]] = []
     pictures: dict[str, list[Any]] = {}
     for word in chosen.params:
@@ -237,10 +242,10 @@ def _plan(chosen: argparse.Namespace) -> int:
     params = {name: Given(name, value, text=True) for name, value in names.nest(texts).items()}
     params |= {name: Given(name, tuple(media)) for name, media in pictures.items()}
     request = EditRequest(
-        "req_plan", found.model.modes[0], chosen.model, params, Caller("cli", "command line"), config.strict
+        "req_plan", model.modes[0], chosen.model, params, Caller("cli", "command line"), config.strict
     )
-    for offer in found.offers:
-        plan = compile_plan(request, found.model.id, offer)
+    for offer in model.offers:
+        plan = compile_plan(request, model.id, offer)
         total = pricing.quote(plan).total
         print(json.dumps({"provider": offer.provider, **wire.plan(plan)}, indent=2, ensure_ascii=False))
         print(f"price: {'unknown' if total is None else f'{total.normalize():f} USD'}")

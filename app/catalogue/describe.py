@@ -4,6 +4,7 @@ that run, never written twice.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,31 @@ def parameter(name: str, row: Row) -> dict[str, Any]:
         "description": row.doc or getattr(row, "why", None),
     }
     return shown | {key: value for key, value in optional.items() if value is not None}
+
+
+def markdown(offer: Offer) -> str:
+    """The parameter table as the README shows it: what callers may send, sorted by what becomes of it."""
+    lines = ["| parameter | what becomes of it | type | allowed | default |", "|---|---|---|---|---|"]
+    for how in ("passthrough", "renamed", "converted", "emulated"):
+        for name, row in offer.params.items():
+            if row.how != how:
+                continue
+            to = getattr(row, "to", None)
+            sent = f" → `{to}`" if to and to != name else ""
+            default = "" if row.default is None else f"`{json.dumps(row.default)}`"
+            required = " (required)" if row.required else ""
+            lines.append(f"| `{name}`{required} | {how}{sent} | {row.type} | {_allowed(row)} | {default} |")
+    ignored = ", ".join(f"`{name}`" for name, row in offer.params.items() if row.how == "ignored")
+    return "\n".join([*lines, "", f"Accepted without effect, and noted in the answer: {ignored}."])
+
+
+def _allowed(row: Row) -> str:
+    if row.values:
+        return ", ".join(f"`{value}`" for value in row.values)
+    low, high = (None if bound is None else f"{bound:.17g}" for bound in (row.min, row.max))
+    if low is not None or high is not None:
+        return f"{low or '…'} to {high or '…'}"
+    return f"up to {row.max_length} characters" if row.max_length else ""
 
 
 def _offer(offer: Offer, labels: Mapping[str, str]) -> dict[str, Any]:

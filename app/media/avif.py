@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from app.media.walk import Header, Malformed
+from app.media.walk import Counter, Header, Malformed
 
 _PIXEL_BOXES = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a still or a sequence is made of
 _META_BOXES = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iref", b"iprp", b"idat", b"dinf", b"grpl"}
 _PIXEL_ITEMS = {b"av01", b"grid", b"iovl", b"iden", b"tmap"}  # a picture, or how pictures make one
 _BLANK = b"void"
-_MAX_BOXES = 70_000  # beside each other; an item has one, and there can be 65,535 items
 _MAX_STORES = 64
 _MAX_EXTENTS = 65_536  # an extent can be of zero bytes in the table: without a limit a small file could name 4 billion
 
@@ -106,10 +105,10 @@ def _number(data: bytes, start: int, length: int) -> int:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[_Box]:
-    position, count = start, 0
+    position, counter = start, Counter()
     while position < end:
-        count += 1
-        if position + 8 > end or count > _MAX_BOXES:
+        counter.step()
+        if position + 8 > end:
             raise Malformed("has a broken AVIF box")
         size, kind, body = _number(data, position, 4), data[position + 4 : position + 8], position + 8
         if size == 1:

@@ -17,6 +17,8 @@ Piece = tuple[bytes, int, int]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_SCANS = 100  # of a progressive JPEG: real ones have about ten; thousands are an attack on the decoder
 
+MAX_PIECES = 250_000  # of any picture: 20 MB of empty JPEG segments would be five millions, and take seconds to walk
+
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xfe]")  # skips fill bytes as libjpeg does
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed zero nor a restart marker
 _FRAME_MARKERS = {bytes((0xFF, low)) for low in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
@@ -24,6 +26,19 @@ _FRAME_MARKERS = {bytes((0xFF, low)) for low in range(0xC0, 0xD0)} - {b"\xff\xc4
 
 class Malformed(ValueError):
     """The container is broken; the text completes "the picture …"."""
+
+
+class Counter:
+    """Stops a walk that takes too many steps."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PIECES
+
+    def step(self) -> None:
+        """One more piece."""
+        self._left -= 1
+        if self._left < 0:
+            raise Malformed("is in too many pieces")
 
 
 class Header(NamedTuple):
@@ -40,7 +55,9 @@ def png_chunks(data: bytes) -> Iterator[Piece]:
     if not data.startswith(PNG_SIGNATURE):
         raise Malformed("is no PNG")
     position, total, previous, has_data = 8, len(data), b"", False
+    counter = Counter()
     while previous != b"IEND":
+        counter.step()
         if position + 12 > total:
             raise Malformed("is cut off")
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -64,7 +81,9 @@ def jpeg_segments(data: bytes) -> Iterator[Piece]:
         raise Malformed("is no JPEG")
     yield b"\xff\xd8", 0, 2
     position, total, scans, has_frame = 2, len(data), 0, False
+    counter = Counter()
     while True:
+        counter.step()
         found = _JPEG_MARKER.search(data, position)
         if found is None:
             raise Malformed("is cut off")
@@ -107,7 +126,9 @@ def jpeg_segments(data: bytes) -> Iterator[Piece]:
 def riff_chunks(data: bytes, start: int, end: int) -> Iterator[Piece]:
     """The chunks in data[start:end], kind = FourCC. A missing pad byte at the very end is forgiven."""
     position = start
+    counter = Counter()
     while position < end:
+        counter.step()
         if position + 8 > end:
             raise Malformed("has a broken WebP chunk")
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -141,7 +162,9 @@ def gif_blocks(data: bytes) -> Iterator[Piece]:
         raise Malformed("is cut off")
     position, has_pixels = 13 + _gif_palette(data[10]), False
     yield b"GIF", 0, position
+    counter = Counter()
     while True:
+        counter.step()
         start, kind = position, data[position : position + 1]
         if kind == b";":
             if not has_pixels:

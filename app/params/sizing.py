@@ -143,7 +143,9 @@ def _free(shape: Fraction, pixels: Fraction, sizing: Sizing) -> Choice:
     ]
     if not candidates:
         raise ShapeNotPossible
-    size = min(candidates, key=lambda s: (_distance(Fraction(*s), shape), _area_distance(s, area)))
+    # A tier is a ceiling: fal bills each started megapixel, so a 1K picture of 1.01 megapixels would cost the double.
+    within = [size for size in candidates if size[0] * size[1] <= area] or candidates
+    size = min(within, key=lambda s: (_distance(Fraction(*s), shape), _area_distance(s, area)))
     return Choice(size, scale_fitted=area != pixels)
 
 

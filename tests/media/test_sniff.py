@@ -235,3 +235,21 @@ def test_many_chunks_are_walked() -> None:
     started = time.process_time()
     assert inspected(data).width == 2
     assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_too_many_pieces_are_refused_soon(format: str) -> None:
+    data = sample(format)
+    flood = {
+        "png": lambda: data[:33] + png_chunk(b"tEXt", b"") * 1_000_000 + data[33:],
+        "jpeg": lambda: data[:2] + b"\xff\xe1\0\2" * 1_000_000 + data[2:],
+        "webp": lambda: b"RIFF" + struct.pack("<I", len(data) - 8 + 8_000_000) + data[8:] + b"abcd\0\0\0\0" * 1_000_000,
+        "gif": lambda: data[:-1] + b"!\xfe\0" * 1_000_000 + b";",
+        "avif": lambda: b"\0\0\0\x08free" * 1_000_000,
+    }[format]()
+    if format == "avif":
+        flood = data[:32] + flood + data[32:]
+    started = time.process_time()
+    with pytest.raises(InvalidImage, match="too many pieces"):
+        inspected(flood)
+    assert time.process_time() - started < 2.0

@@ -157,3 +157,10 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     parse_exact(text)
     parse_ratio(text)
     parse_scale(text, QWEN)
+
+
+@given(sides, sides, st.sampled_from([262_144, 1_048_576, 4_194_304]))
+def test_a_scale_is_a_ceiling(width: int, height: int, pixels: int) -> None:
+    choice = chosen(Wish(shape=Fraction(width, height), pixels=Fraction(pixels)), QWEN)
+    if not choice.scale_fitted:
+        assert choice.size[0] * choice.size[1] <= pixels

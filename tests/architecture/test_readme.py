@@ -1,0 +1,52 @@
+"""The README says what is so: its table comes from the rows, its commands and settings exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from app.catalogue.describe import markdown
+from app.catalogue.load import HERE, load_common, load_model
+from app.config import Config, Limits, Results
+from app.registry import provider_classes
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_parameter_table_is_the_models_rows() -> None:
+    table = re.search(r"<!-- table: .* -->\n(.*?)<!-- end of table -->", README, re.DOTALL)
+    assert table
+    model = load_model(HERE / "models" / "qwen-image-edit-2509.yaml", load_common())
+    assert table[1].strip() == markdown(model.offers[0]).strip(), "run: imagegate models table qwen-image-edit-2509"
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"(?:`|\$ |secret )make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_link_into_the_tree_leads_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_every_variable_that_is_named_is_read() -> None:
+    known = {f"IMAGEGATE_{name.upper()}" for name in Config.model_fields} | {"IMAGEGATE_CONFIG"}
+    known |= {setting.env for provider in provider_classes().values() for setting in provider.settings}
+    named = set(re.findall(r"\b(?:IMAGEGATE|FAL)_[A-Z_]+\b", README))
+    assert named
+    assert named <= known
+
+
+def test_config_yaml_shows_every_setting_with_its_default() -> None:
+    text = (ROOT / "config.yaml").read_text("utf-8")
+    shown = yaml.safe_load(re.sub(r"^# (?=[ a-z_]+:)", "", text, flags=re.MULTILINE))
+    assert set(shown) == set(Config.model_fields)
+    Config.model_validate({name: value for name, value in shown.items() if value is not None and name != "providers"})
+    for group, model in (("limits", Limits), ("results", Results)):
+        assert set(shown[group]) == set(model.model_fields)
+        assert model.model_validate(shown[group]) == model()
