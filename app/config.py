@@ -39,7 +39,7 @@ class Limits(Strict):
     spool_bytes: Bytes = Field(1 << 20, description="Uploads above this go to disk while they come in.")
     body_seconds: float = Field(30, gt=0, description="Time for a body to arrive; one more second for each MiB.")
     result_bytes: Bytes = Field(64 << 20, description="One picture that a provider made.")
-    result_pixels: int = Field(100_000_000, gt=0, description="Pixels of one picture that a provider made.")
+    result_pixels: int = Field(80_000_000, gt=0, description="Pixels of one picture that a provider made.")
 
 
 class Results(Strict):
