@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 START_SECONDS = 30.0
 
@@ -25,11 +25,15 @@ class ChildFailed(Exception):
 class Child:
     """`python -m app …` as a child. Use it as a context manager, or call `stop`."""
 
-    def __init__(self, arguments: list[str], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: list[str], environ: Mapping[str, str] | None = None, *, stderr: IO[str] | int | None = None
+    ) -> None:
+        """Start it, and wait until it listens. `environ` is laid over our own. Raises ChildFailed."""
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "app", *arguments, "--announce"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             env={**os.environ, **(environ or {})},
         )
         self.said: dict[str, Any] = self._announcement()

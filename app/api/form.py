@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.api.names import is_picture_field
+from app.api import names
 from app.config import Limits
 from app.errors import GatewayError, ImageTooLarge, InvalidBody, InvalidValue, RequestTooLarge
 from app.media.blob import Spool
@@ -45,6 +45,22 @@ class FilePart:
 
 
 Part = TextPart | FilePart
+
+_IN_WORDS = re.compile(rb"data:|https?://", re.IGNORECASE)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
+_DATA_URI_HEAD = 1024  # room for the words before the data, and for line breaks at the end
+_ENCODED = frozenset({b"base64", b"quoted-printable"})
+
+
+def is_words(head: bytes) -> bool:
+    """Whether a picture part holds no picture but says where it is, or spells it out as a data URI."""
+    return _IN_WORDS.match(head.lstrip()) is not None
+
+
+def is_bare_base64(name: str, head: bytes) -> bool:
+    """Whether a picture part is base64 text: only under a name that says so, since base64 looks like any word."""
+    word, path = names.split(name)
+    return "image_base64" in (word, *path[-1:]) and _BASE64.fullmatch(head) is not None
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -98,7 +114,7 @@ class _Sink:
         self._headers: dict[bytes, bytes] = {}
         self._header_name = b""
         self._header_value = b""
-        self._name = ""
+        self._name = self._param = ""
         self._text = bytearray()
         self._spool: Spool | None = None
         self._texts = self._files = 0
@@ -149,10 +165,12 @@ class _Sink:
             self._name = raw.decode()
         except UnicodeDecodeError:
             raise InvalidBody("A part's name is not UTF-8.") from None
-        if len(self._name) > 256 or re.search(r"[\x00-\x1f\x7f]", self._name):
-            raise InvalidBody("A part's name is too long or has control characters.")
+        names.check(self._name)
+        self._param = names.split(self._name)[0]
+        if self._headers.get(b"content-transfer-encoding", b"").strip().lower() in _ENCODED:
+            raise InvalidBody(f"The part '{self._name}' has a Content-Transfer-Encoding: send its bytes as they are.")
         # A picture field without a file name is a file all the same (Java's InputStream, Python's (None, bytes, type)).
-        if b"filename" in options or b"filename*" in options or is_picture_field(self._name):
+        if b"filename" in options or b"filename*" in options or names.is_picture_field(self._name):
             self._files += 1
             if self._files > self._limits.images * 2 + self._limits.fields:
                 raise self._too_many()
@@ -173,17 +191,23 @@ class _Sink:
         if self._spool is not None:
             self._spool.write(memoryview(data)[start:end])
             if self._spool.size > self._limits.image_bytes:
-                raise ImageTooLarge(
-                    f"Invalid '{self._name}': the file is larger than the limit of {self._limits.image_bytes} bytes.",
-                    param=self._name,
-                )
+                self._check_size(self._spool)
         else:
             self._text += data[start:end]
             if len(self._text) > self._limits.field_bytes:
                 raise RequestTooLarge(
-                    f"Invalid '{self._name}': the field is larger than the limit of {self._limits.field_bytes} bytes.",
-                    param=self._name,
+                    f"Invalid '{self._param}': the field is larger than the limit of {self._limits.field_bytes} bytes.",
+                    param=self._param,
                 )
+
+    def _check_size(self, spool: Spool) -> None:
+        """A picture in base64 is a third longer than its bytes, which are counted once it is decoded."""
+        in_words = is_words(spool.head) or is_bare_base64(self._name, spool.head)
+        if not in_words or spool.size > self._limits.image_bytes * 4 // 3 + _DATA_URI_HEAD:
+            raise ImageTooLarge(
+                f"Invalid '{self._param}': the file is larger than the limit of {self._limits.image_bytes} bytes.",
+                param=self._param,
+            )
 
     def _close(self) -> None:
         if self._spool is not None:
@@ -195,7 +219,7 @@ class _Sink:
         try:
             text = self._text.decode()
         except UnicodeDecodeError:
-            raise _not_text(self._name) from None
+            raise _not_text(self._param) from None
         # Node's SDK turns every line end of a prompt into CRLF.
         self.parts.append(TextPart(self._name, text.replace("\r\n", "\n")))
 

@@ -1,17 +1,19 @@
-"""The names of form fields: which mean pictures, and how brackets nest.
+"""The names of fields: which mean pictures, and how brackets nest.
 
 Clients spell one and the same thing as `image`, `image[]`, `image[0]`, `images`, `images[][image_url]`, `image_url`,
 `image_base64`; lists of objects come grouped (`loras[][path]`, `loras[][path]`, `loras[][scale]`, …) from Python's SDK
-and interleaved from Node's.
+and interleaved from Node's. Both leave out which element a field belongs to: what could be read in two ways is refused,
+never guessed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.errors import InvalidValue
+from app.errors import InvalidBody, InvalidValue
 
 # The word before any bracket -> the parameter.
 PICTURE_WORDS = {
@@ -27,10 +29,23 @@ _ABSENT = frozenset({"", "null", "undefined", "None"})
 
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _BRACKET = re.compile(r"\[([^\[\]]*)\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_DEPTH = 8
+MAX_LENGTH = 256
+MAX_INDEX = 999
+
+Path = tuple[str, ...]
 
 
-def split(name: str) -> tuple[str, tuple[str, ...]]:
+def check(name: str) -> None:
+    """Refuse what cannot be a parameter's name, in either encoding. Raises InvalidBody."""
+    if not name:
+        raise InvalidBody("A field of the request has no name.")
+    if len(name) > MAX_LENGTH or _CONTROL.search(name):
+        raise InvalidBody("The name of a field is too long or has control characters.")
+
+
+def split(name: str) -> tuple[str, Path]:
     """`loras[][path]` -> ("loras", ("", "path")). A name that does not nest is taken whole."""
     match = _KEY.fullmatch(name)
     if not match:
@@ -48,66 +63,86 @@ def is_absent(text: str) -> bool:
     return text in _ABSENT
 
 
+def position(name: str) -> int:
+    """`image[2]` -> 2; 0 without a number."""
+    path = split(name)[1]
+    return int(path[0]) if path and _is_index(path[0]) else 0
+
+
 def nest(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Form text fields -> {parameter: value}; repeats of a plain name make a list.
 
-    Raises InvalidValue where two fields contradict each other.
+    Raises InvalidValue where two fields contradict each other, or where it is unclear what belongs together.
     """
-    tree: dict[str, Any] = {}
-    counts: dict[tuple[str, ...], int] = {}
-    for name, text in fields:
-        base, path = split(name)
+    found = [(*split(name), text) for name, text in fields]
+    for base, path, _ in found:
         if len(path) > MAX_DEPTH:
             raise InvalidValue(f"Invalid '{base}': nested deeper than {MAX_DEPTH} levels.", param=base)
+        if any(_is_index(step) and int(step) > MAX_INDEX for step in path):
+            raise InvalidValue(f"Invalid '{base}': its elements are numbered beyond {MAX_INDEX}.", param=base)
+    _check_unambiguous([(base, *path) for base, path, _ in found])
+    tree: dict[str, Any] = {}
+    seen: Counter[Path] = Counter()
+    for base, path, text in found:
         try:
-            _put(tree, (base, *path), text, counts)
-        except (TypeError, AttributeError, ValueError):
+            _put(tree, (base, *path), text, seen)
+        except (TypeError, ValueError):
             raise InvalidValue(f"Invalid '{base}': its fields contradict each other.", param=base) from None
     return {base: _lists(value) for base, value in tree.items()}
+
+
+def _is_index(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) < 10
+
+
+def _check_unambiguous(paths: Sequence[Path]) -> None:
+    """Fields under one `[]` are zipped: each must come once for every element, and hold no list of its own."""
+    times: dict[Path, set[int]] = {}
+    for path, count in Counter(paths).items():
+        for at, step in enumerate(path[:-1]):
+            if step != "":
+                continue
+            times.setdefault(path[: at + 1], set()).add(count)
+            if len(times[path[: at + 1]]) > 1 or (count > 1 and "" in path[at + 1 :]):
+                raise InvalidValue(
+                    f"Invalid '{path[0]}': which fields belong to the same element is unclear. "
+                    f"Number the elements, as in '{path[0]}[0]…', or send JSON.",
+                    param=path[0],
+                )
 
 
 class _Items(dict[int, Any]):
     """A list under construction, by index."""
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], text: str, counts: dict[tuple[str, ...], int]) -> None:
+def _put(tree: dict[str, Any], path: Path, text: str, seen: Counter[Path]) -> None:
     """Walk down, making what is missing; the last step sets the text."""
     here: Any = tree
-    for depth, step in enumerate(path):
-        last = depth == len(path) - 1
+    for depth, step in enumerate(path[:-1]):
         key: Any = step
         if isinstance(here, _Items):
             # `[]` before a key: the i-th time that this very path comes, it belongs to element i.
-            if step == "":
-                key = counts.get(path, 0) if not last else len(here)
-                if not last:
-                    counts[path] = key + 1
-            else:
-                key = int(step)
-                if key > 999:
-                    raise ValueError
-        if last:
-            if not isinstance(here, dict):
-                raise TypeError
-            if depth == 0 and key in here:
-                here[key] = _appended(here[key], text)
-            elif key in here:
-                raise ValueError
-            else:
-                here[key] = text
-            return
+            key = int(step) if step else seen[path]
         following = path[depth + 1]
-        fresh: Any = _Items() if following == "" or following.isdigit() else {}
+        fresh: Any = _Items() if following == "" or _is_index(following) else {}
         child = here.setdefault(key, fresh)
         if type(child) is not type(fresh):
             raise TypeError
         here = child
+    seen[path] += 1
+    last: Any = path[-1]
+    if isinstance(here, _Items):
+        last = int(last) if last else len(here)
+    if last in here and len(path) > 1:
+        raise ValueError
+    here[last] = _appended(here[last], text) if last in here else text
 
 
-def _appended(old: Any, text: str) -> Any:
+def _appended(old: Any, text: str) -> list[str]:
+    """A plain name that comes again."""
     if isinstance(old, str):
         return [old, text]
-    if isinstance(old, list):
+    if type(old) is list:
         return [*old, text]
     raise TypeError
 

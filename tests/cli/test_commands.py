@@ -1,0 +1,150 @@
+"""The command line, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from app.children import Child, ChildFailed
+from app.demo import SAMPLE
+from tests.fakes.sandbox import SandboxServer
+
+ROOT = Path(__file__).parents[2]
+
+
+def imagegate(*arguments: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("IMAGEGATE_", "FAL_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=cwd,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_demo_edits_the_sample_and_says_how(tmp_path: Path) -> None:
+    # A key that would cost money if the demo used it, and a port where nothing listens.
+    done = imagegate("demo", "--out", str(tmp_path), FAL_KEY="real:key", FAL_QUEUE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "before.jpg").read_bytes() == SAMPLE.read_bytes()
+    with Image.open(tmp_path / "after.png") as after:
+        after.load()
+        assert after.size == (1200, 800)
+        assert after.format == "PNG"
+    assert str((tmp_path / "after.png").resolve()) in done.stdout
+    assert "curl http://127.0.0.1:8000/openai/v1/images/edits" in done.stdout
+    assert '"image_size": {' in done.stdout
+    assert "real:key" not in done.stdout + done.stderr
+
+
+def test_plan_prints_what_a_request_compiles_to(tmp_path: Path) -> None:
+    done = imagegate("plan", "qwen-image-edit-2509", "prompt=night", f"image=@{SAMPLE}", "n=2", "seed=5", "size=16:9")
+    assert done.returncode == 0, done.stderr
+    text, _, price = done.stdout.rpartition("price: ")
+    plan = json.loads(text)
+    assert [call["seed"] for call in plan["calls"]] == [5, 6]
+    assert plan["calls"][0]["image_size"] == {"width": 1360, "height": 768}
+    assert price.strip() == "0.06 USD"
+
+
+def test_plan_names_what_is_wrong() -> None:
+    done = imagegate("plan", "qwen-image-edit-2509", f"image=@{SAMPLE}")
+    assert done.returncode == 1
+    assert done.stderr == "imagegate: missing_required_parameter: Missing required parameter: 'prompt'.\n"
+
+
+def test_models_lists_and_checks(tmp_path: Path) -> None:
+    assert "qwen-image-edit-2509" in imagegate("models").stdout
+    good = ROOT / "app" / "catalogue" / "models" / "qwen-image-edit-2509.yaml"
+    assert imagegate("models", "check", str(good)).returncode == 0
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(good.read_text("utf-8").replace("to: guidance_scale", "too: guidance_scale"), encoding="utf-8")
+    done = imagegate("models", "check", str(bad))
+    assert done.returncode == 2
+    assert "bad.yaml" in done.stderr
+    assert "cfg_scale" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"IMAGEGATE_HOST": "0.0.0.0"}, "no API key"),
+        ({"IMAGEGATE_PORT": "http"}, "port"),
+        ({"IMAGEGATE_MODELS_DIR": "/nowhere"}, "/nowhere"),
+        ({"IMAGEGATE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
+        ({"FAL_QUEUE_URL": "http://127.0.0.1:9"}, "FAL_KEY"),
+    ],
+)
+def test_settings_that_cannot_be_used_stop_the_start_with_one_clear_line(
+    tmp_path: Path, environ: dict[str, str], reason: str
+) -> None:
+    done = imagegate("serve", cwd=tmp_path, **environ)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_setting_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("prot: 8000\nproviders: {fal: {kye: x}}\n")
+    done = imagegate("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "prot" in done.stderr
+
+
+def test_an_unknown_setting_of_a_provider_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("providers: {fal: {kye: x}}\n")
+    done = imagegate("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "providers.fal.kye" in done.stderr
+
+
+def test_serving_without_a_key_says_that_the_sandbox_is_used(tmp_path: Path) -> None:
+    clean = {name: "" for name in os.environ if name.startswith(("IMAGEGATE_", "FAL_"))}
+    log = tmp_path / "stderr"
+    environ = {**clean, "IMAGEGATE_DATA_DIR": str(tmp_path)}
+    with log.open("w") as stderr, Child(["serve", "--port", "0"], environ, stderr=stderr) as gateway:
+        assert gateway.said["url"].startswith("http://127.0.0.1:")
+    lines = [line for line in log.read_text().splitlines() if "sandbox" in line]
+    assert lines == [
+        "imagegate: FAL_KEY is not set: using the built-in fal.ai sandbox; its pictures are samples, no AI, "
+        "and nothing is billed."
+    ]
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with SandboxServer() as taken:
+        port = taken.url.rpartition(":")[2]
+        with pytest.raises(ChildFailed):
+            Child(
+                ["serve", "--sandbox", "--port", port],
+                {"IMAGEGATE_DATA_DIR": str(tmp_path)},
+                stderr=subprocess.DEVNULL,
+            )
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from app.children import Child; "
+        "child = Child(['sandbox', '--port', '0']); print(child.pid, flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    pid = int(done.stdout)
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the sandbox outlived the process that started it")
