@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError
@@ -65,6 +65,10 @@ class Config(Strict):
     api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
     allow_open: bool = Field(False, description="Start without any API key on an address that is not loopback.")
     models_dir: Path | None = Field(None, description="Folder with model files of your own.")
+    aliases: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further names of models, for clients that hard-code one: a name or a pattern -> a model.",
+    )
     strict: bool = Field(False, description="Refuse unknown parameters instead of passing them to the provider.")
     request_seconds: float = Field(180, gt=0, description="Deadline of one request's upstream work.")
     drain_seconds: float = Field(210, gt=0, description="How long running requests may go on after SIGTERM.")
@@ -143,4 +147,12 @@ def _overlay(raw: dict[str, Any], model: type[Strict], prefix: str, environ: Map
             if isinstance(group, dict):
                 _overlay(group, field.annotation, variable, environ)
         elif environ.get(variable):
-            raw[name] = environ[variable]
+            text = environ[variable]
+            raw[name] = _mapping(variable, text) if get_origin(field.annotation) is dict else text
+
+
+def _mapping(variable: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{variable}: is no mapping, such as {{name: value}}") from None

@@ -76,6 +76,7 @@ def load_models(config: Config, classes: Mapping[str, ProviderClass]) -> Catalog
         providers=frozenset(classes),
         converters=frozenset(CONVERTERS),
         emulators=frozenset(EMULATORS),
+        aliases=config.aliases,
     )
 
 

@@ -11,12 +11,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCKS = {
-    "requirements": [],
-    "requirements-build": ["build"],
-    "requirements-demo": ["demo"],
-    "requirements-dev": ["dev"],
-}
+COMPILE = ["pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"]
+COMPILE += ["--no-emit-index-url", "--no-annotate", "--no-header"]
+# Lock -> the extra that it adds to the project's dependencies.
+LOCKS = {"requirements.lock": "", "requirements-demo.lock": "demo", "requirements-dev.lock": "dev"}
 
 
 def main() -> int:
@@ -25,17 +23,14 @@ def main() -> int:
     if uv is None:
         sys.stderr.write("make lock needs uv on the PATH: pip install uv\n")
         return 1
-    done: list[str] = []
-    for name, extras in LOCKS.items():
-        lock = f"{name}.lock"
-        source = ["pyproject.toml"]
-        command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-        command += ["--no-emit-index-url", "--no-annotate", "--no-header", "--output-file", lock]
-        command += [f"--constraint={other}" for other in done] + [f"--extra={extra}" for extra in extras] + source
-        if name == "requirements-build":
-            command = [part for part in command if part not in source and not part.startswith("--extra")] + ["-"]
-        subprocess.run(command, cwd=ROOT, check=True, input="setuptools>=80\n" if "-" in command else None, text=True)
-        done.append(lock)
+    constraints: list[str] = []
+    for lock, extra in LOCKS.items():
+        chosen = [f"--extra={extra}"] if extra else []
+        subprocess.run([uv, *COMPILE, *chosen, *constraints, "pyproject.toml", "-o", lock], cwd=ROOT, check=True)
+        constraints.append(f"--constraint={lock}")
+    # What builds this package, for the container image: the same version as in the larger locks.
+    command = [uv, *COMPILE, *constraints, "-", "-o", "requirements-build.lock"]
+    subprocess.run(command, cwd=ROOT, check=True, input="setuptools\n", text=True)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,23 @@ class Found:
 
 
 class Catalogue:
-    """All models, by id and by alias."""
+    """All models, by id and by alias. `aliases` are the operator's: a name or a pattern (`gpt-image-*`) -> a model's
+    name. A model's own names come first. Raises CatalogueError if two models share a name or an alias leads nowhere."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], aliases: Mapping[str, str] | None = None) -> None:
         self._models: dict[str, Model] = {}
         self._names: dict[str, Model] = {}
+        self._patterns: list[tuple[str, Model]] = []
         for model in models:
             for name in (model.id, *model.aliases):
                 if name in self._names:
                     raise CatalogueError(f"{model.id}: the name {name!r} already belongs to {self._names[name].id}")
                 self._names[name] = model
             self._models[model.id] = model
+        for pattern, target in (aliases or {}).items():
+            if target not in self._names:
+                raise CatalogueError(f"aliases: {pattern!r} leads to {target!r}, and there is no such model")
+            self._patterns.append((pattern, self._names[target]))
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -61,6 +68,9 @@ class Catalogue:
             offers = tuple(o for o in model.offers if name in (o.endpoint, f"{o.provider}/{o.endpoint}"))
             if offers:
                 return Found(model, offers, forced=True)
+        for pattern, model in self._patterns:
+            if fnmatchcase(name, pattern):
+                return Found(model, model.offers)
         return None
 
     def nearest(self, name: str) -> str | None:
@@ -97,7 +107,12 @@ def load_model(path: Path, common: Mapping[str, Mapping[str, Any]]) -> Model:
 
 
 def load_catalogue(
-    folders: Iterable[Path], *, providers: frozenset[str], converters: frozenset[str], emulators: frozenset[str]
+    folders: Iterable[Path],
+    *,
+    providers: frozenset[str],
+    converters: frozenset[str],
+    emulators: frozenset[str],
+    aliases: Mapping[str, str] | None = None,
 ) -> Catalogue:
     """Every `*.yaml` in the folders. A later folder's model replaces an earlier one of the same id.
 
@@ -118,7 +133,7 @@ def load_catalogue(
                 emulators=emulators,
             )
             models[model.id] = model
-    return Catalogue(models.values())
+    return Catalogue(models.values(), aliases)
 
 
 def check_model(

@@ -147,3 +147,14 @@ def test_what_the_outside_sees_comes_from_the_rows() -> None:
         "description": "How strictly the picture follows the prompt.",
     }
     assert set(rows) == set(model.offers[0].params)
+
+
+def test_an_operators_alias_can_be_a_pattern_and_never_hides_a_model() -> None:
+    models = list(load(HERE / "models"))
+    catalogue = Catalogue(models, {"gpt-image-*": "qwen-image-edit-2509", "qwen*": "qwen-image-edit-plus-2509"})
+    found = catalogue.find("gpt-image-1.5")
+    assert found
+    assert found.model.id == "qwen-image-edit-2509"
+    assert catalogue.find("dall-e-3") is None
+    with pytest.raises(CatalogueError, match="leads to 'nothing'"):
+        Catalogue(models, {"gpt-image-1": "nothing"})

@@ -100,7 +100,9 @@ def test_exact_pixels_are_fitted_from_the_nearest_shape(running: tuple[SandboxSe
 def test_what_it_lacks_passes_or_is_refused_by_its_own_rows(running: tuple[SandboxServer, OpenAI]) -> None:
     sandbox, client = running
     sandbox.reset()
-    client.images.edit(model="nano-banana", image=Path(SAMPLE), prompt="warmer", extra_body={"limit_generations": "true"})
+    client.images.edit(
+        model="nano-banana", image=Path(SAMPLE), prompt="warmer", extra_body={"limit_generations": "true"}
+    )
     assert sandbox.jobs()[0]["payload"]["limit_generations"] == "true"
     with pytest.raises(BadRequestError) as caught:
         client.images.edit(model="nano-banana", image=[Path(SAMPLE)] * 9, prompt="x")
