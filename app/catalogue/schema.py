@@ -10,10 +10,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from app.fields import Bytes, Pair, Positive, Strict
 
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 ValueType = Literal["string", "integer", "number", "boolean", "any", "image", "images"]
 Mode = Literal["image-edit", "text-to-image"]
 
@@ -132,7 +133,7 @@ class Sizing(Strict):
     max_pixels: Positive = 1 << 28
     default: Literal["match_first_input", "provider"] = "match_first_input"
     default_pixels: Positive = 1_048_576  # the scale when only a shape is known
-    tiers: dict[str, Positive] = Field(default_factory=dict)  # name -> pixels
+    tiers: dict[Name, Positive] = Field(default_factory=dict)  # 1K, 2K … or megapixels 0.25, 1 … -> pixels
     ratios: tuple[Pair, ...] = ()  # write: ratio
     sizes: tuple[Pair, ...] = ()  # write: string, when only these are taken
     presets: dict[str, Pair] = Field(default_factory=dict)  # name -> pixels; write: preset, or the provider's own words

@@ -1,0 +1,73 @@
+"""Sizes on models of every kind, each a small file in models/: free, presets, listed, ratios, tiers, megapixels, none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from app.catalogue.load import load_common, load_model
+from app.errors import InvalidSize
+from app.media.blob import MemoryBlob
+from app.params.engine import compile_plan
+from app.types import Caller, EditRequest, Given, Plan
+from providers.base import Media
+
+HERE = Path(__file__).parent
+MODELS = {path.stem: load_model(path, load_common()) for path in (HERE / "models").glob("*.yaml")}
+CASES = yaml.safe_load((HERE / "cases_of_kinds.yaml").read_text("utf-8"))
+PHOTO = Media(MemoryBlob(b""), "image/jpeg", 4000, 3000, "digest")
+
+
+def compiled(kind: str, size_words: dict[str, str], photo: Media = PHOTO) -> Plan:
+    params = {name: Given(name, value, text=True) for name, value in {"prompt": "p", **size_words}.items()}
+    params["image"] = Given("image", (photo,))
+    request = EditRequest("req_1", "image-edit", kind, params, Caller("key", "name"))
+    return compile_plan(request, kind, MODELS[kind].offers[0])
+
+
+def test_every_kind_has_its_cases() -> None:
+    assert set(CASES) == set(MODELS)
+
+
+@pytest.mark.parametrize(("kind", "case"), [(kind, case) for kind, cases in CASES.items() for case in cases])
+def test_a_size_becomes(kind: str, case: dict[str, Any]) -> None:
+    assert set(case) <= {"given", "sends", "lacks", "exact", "error"}
+    if "error" in case:
+        with pytest.raises(InvalidSize) as caught:
+            compiled(kind, case["given"])
+        assert caught.value.param == case["error"]
+        return
+    plan = compiled(kind, case["given"])
+    payload = plan.calls[0].payload
+    for name, value in case.get("sends", {}).items():
+        assert payload[name] == value
+    for name in case.get("lacks", []):
+        assert name not in payload
+    assert plan.delivery.exact == (tuple(case["exact"]) if "exact" in case else None)
+
+
+@given(st.sampled_from(sorted(MODELS)), st.integers(1, 8000), st.integers(1, 6000))
+def test_exact_pixels_are_owed_on_every_kind_or_refused_by_name(kind: str, width: int, height: int) -> None:
+    try:
+        plan = compiled(kind, {"size": f"{width}x{height}"})
+    except InvalidSize as error:
+        assert error.param == "size"
+        return
+    assert plan.delivery.exact == (width, height)
+
+
+@given(st.sampled_from(sorted(MODELS)), st.integers(1, 4000), st.integers(1, 4000))
+def test_a_turned_picture_gives_a_turned_plan(kind: str, width: int, height: int) -> None:
+    assume(width != height)
+    assume(kind not in ("presets", "ratios"))  # their lists are not the same when turned
+    landscape = Media(MemoryBlob(b""), "image/png", width, height, "digest")
+    portrait = Media(MemoryBlob(b""), "image/png", height, width, "digest")
+    one, two = compiled(kind, {}, landscape).size, compiled(kind, {}, portrait).size
+    assert (one is None) == (two is None)
+    if one and two:
+        assert one == two[::-1]
