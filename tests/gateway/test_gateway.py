@@ -1,0 +1,284 @@
+"""The use cases: what callers get, what it costs, and that there is one receipt however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from app.catalogue.load import Catalogue, load_common, load_model
+from app.config import Limits, Results
+from app.delivery import Deliverer
+from app.dispatch import Dispatcher
+from app.errors import (
+    GatewayError,
+    ModelNotFound,
+    ProviderBadResponse,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    UnsupportedMode,
+)
+from app.gateway import Gateway, Upstream
+from app.media.blob import MemoryBlob
+from app.media.download import Downloader
+from app.media.netguard import Guard
+from app.media.pool import MediaPool
+from app.receipts import Receipts
+from app.storage.local import LocalStorage
+from app.types import Artefact, Caller, EditRequest, Failure, Given, Outcome, Receipt
+from providers.base import Fault, Media
+from tests.fakes.clock import RealClock
+from tests.fakes.provider import FakeProvider, Turn, after, hang, made, png, refusal
+
+MODEL = """
+id: painter
+name: Painter
+creator: tests
+modes: [image-edit]
+offers:
+  - provider: fake
+    endpoint: tests/painter
+    price: {per: image, amount: "0.10"}
+    accepts: {images: 2}
+    params:
+      prompt: {how: passthrough, type: string, required: true}
+      image: {how: renamed, to: pictures, type: images, required: true}
+      strength: {how: renamed, to: force, type: number}
+      seed: {how: passthrough, type: integer}
+"""
+
+
+@dataclass
+class Bench:
+    """A gateway around a fake provider, and every receipt that it issued."""
+
+    gateway: Gateway
+    provider: FakeProvider
+    receipts: list[Receipt]
+
+    async def edit(self, **params: Any) -> Outcome:
+        return await self.gateway.edit(self.gateway.prepare(request(**params)))
+
+
+@asynccontextmanager
+async def bench(tmp_path: Path, *turns: Turn, **settings: Any) -> AsyncIterator[Bench]:
+    (tmp_path / "painter.yaml").write_text(MODEL)
+    provider = FakeProvider(*turns)
+    pool = MediaPool()
+    receipts: list[Receipt] = []
+    clock = RealClock()
+    async with Downloader(Guard()) as downloader:
+        storage = LocalStorage(tmp_path / "files", [b"s" * 32], lambda: 1_000_000.0)
+        deliverer = Deliverer(downloader, pool, storage, Limits(), settings.pop("results", Results()))
+        gateway = Gateway(
+            Catalogue([load_model(tmp_path / "painter.yaml", load_common())]),
+            {"fake": Upstream(provider, deliverer)},
+            Dispatcher(clock, Random(1)),
+            pool,
+            Receipts([broken_observer, receipts.append]),
+            clock,
+            request_seconds=settings.pop("request_seconds", 30.0),
+            keep_results_seconds=600,
+            now=lambda: 1_000_000.0,
+        )
+        yield Bench(gateway, provider, receipts)
+        await gateway.settle()
+    pool.close()
+
+
+def broken_observer(receipt: Receipt) -> None:
+    raise RuntimeError("an observer must not change the outcome")
+
+
+def request(model: str = "painter", mode: Any = "image-edit", **params: Any) -> EditRequest:
+    picture = Media(MemoryBlob(png((64, 64))), "image/png", 64, 64, "digest")
+    given = {"prompt": "p", "image": (picture,), **params}
+    return EditRequest(
+        "req_1",
+        mode,
+        model,
+        {name: Given(name, value) for name, value in given.items() if value is not None},
+        Caller("key", "name"),
+        response_format="b64_json",
+        base_url="http://here",
+    )
+
+
+def test_n_pictures_come_in_order_and_are_charged(tmp_path: Path) -> None:
+    async def run() -> None:
+        slow, quick = Turn(collect=after(0.1, made(seed=7))), Turn(collect=made(seed=8))
+        async with bench(tmp_path, slow, quick) as b:
+            outcome = await b.edit(n=2, seed=7)
+            assert [artefact.index for artefact in outcome.artefacts] == [0, 1]
+            assert all(artefact.b64 and artefact.url is None for artefact in outcome.artefacts)
+            assert [call.payload["seed"] for call in b.provider.submitted] == [7, 8]
+            assert outcome.seed == 7
+            [receipt] = b.receipts
+            assert (receipt.status, receipt.cost, receipt.pictures) == ("completed", Decimal("0.20"), 2)
+
+    asyncio.run(run())
+
+
+def test_some_of_n_fail_and_the_rest_is_returned_and_charged(tmp_path: Path) -> None:
+    async def run() -> None:
+        bad = Turn(collect=refusal(Fault.UNAVAILABLE, "broke", accepted=True))
+        async with bench(tmp_path, Turn(), bad, Turn()) as b:
+            outcome = await b.edit(n=3)
+            assert [artefact.index for artefact in outcome.artefacts] == [0, 2]
+            [receipt] = b.receipts
+            assert receipt.status == "partial"
+            assert receipt.cost == Decimal("0.20")
+            [failure] = receipt.failures
+            assert (failure.index, failure.error.code) == (1, "provider_unavailable")
+
+    asyncio.run(run())
+
+
+def test_nothing_made_is_an_error_and_costs_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None))) as b:
+            with pytest.raises(ProviderUnavailable) as caught:
+                await b.edit()
+            assert caught.value.should_retry is False, "the job may exist: a repeat could pay twice"
+            [receipt] = b.receipts
+            assert (receipt.status, receipt.cost, receipt.error_code) == ("failed", 0, "provider_unavailable")
+
+    asyncio.run(run())
+
+
+def test_a_refused_field_is_named_in_the_callers_word(tmp_path: Path) -> None:
+    async def run() -> None:
+        no = refusal(Fault.INVALID, "too strong", field="force", accepted=False)
+        async with bench(tmp_path, Turn(submit=no)) as b:
+            with pytest.raises(GatewayError) as caught:
+                await b.edit(strength=9.0)
+            assert (caught.value.status, caught.value.param) == (400, "strength")
+
+    asyncio.run(run())
+
+
+def test_a_rate_limit_passes_its_hint_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(
+            tmp_path, Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=120.0)), request_seconds=5.0
+        ) as b:
+            with pytest.raises(RateLimited) as caught:
+                await b.edit()
+            assert caught.value.retry_after == 120.0
+            assert caught.value.should_retry is None, "nothing was bought: the client may come again"
+
+    asyncio.run(run())
+
+
+def test_a_blacked_out_picture_is_a_refusal_that_was_charged(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(collect=made(flagged=True))) as b:
+            with pytest.raises(Refused, match="charged"):
+                await b.edit()
+            assert b.receipts[0].cost == Decimal("0.10")
+
+    asyncio.run(run())
+
+
+def test_a_picture_that_is_none_is_a_bad_response(tmp_path: Path) -> None:
+    async def run() -> None:
+        result = made()
+        broken = type(result)((type(result.images[0])(data=b"<html>"),))
+        async with bench(tmp_path, Turn(collect=broken)) as b:
+            with pytest.raises(ProviderBadResponse):
+                await b.edit()
+
+    asyncio.run(run())
+
+
+def test_fewer_pictures_than_asked_are_missed_by_number(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(collect=made(0))) as b:
+            with pytest.raises(ProviderBadResponse, match="fewer pictures"):
+                await b.edit()
+
+    asyncio.run(run())
+
+
+def test_the_providers_own_count_of_units_wins(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(collect=made(units="3"))) as b:
+            await b.edit()
+            assert b.receipts[0].cost == Decimal("0.30")
+
+    asyncio.run(run())
+
+
+def test_a_stream_yields_each_picture_as_it_is_done(tmp_path: Path) -> None:
+    async def run() -> None:
+        slow = Turn(collect=after(0.2, made()))
+        bad = Turn(collect=after(0.1, refusal(Fault.UNAVAILABLE, accepted=True)))
+        async with bench(tmp_path, slow, bad, Turn()) as b:
+            events = [event async for event in b.gateway.stream(b.gateway.prepare(request(n=3)))]
+            kinds = [(type(event).__name__, getattr(event, "index", None)) for event in events]
+            assert kinds == [("Artefact", 2), ("Failure", 1), ("Artefact", 0), ("Outcome", None)]
+            assert isinstance(events[0], Artefact)
+            assert isinstance(events[1], Failure)
+
+    asyncio.run(run())
+
+
+def test_leaving_a_stream_cancels_what_is_under_way(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(), Turn(collect=hang), Turn(collect=hang)) as b:
+            stream = b.gateway.stream(b.gateway.prepare(request(n=3)))
+            first = await anext(stream)
+            assert isinstance(first, Artefact)
+            await stream.aclose()
+            await b.gateway.settle()
+            assert sorted(b.provider.cancelled) == ["job-2", "job-3"]
+            [receipt] = b.receipts
+            assert (receipt.status, receipt.pictures, receipt.cost) == ("cancelled", 1, Decimal("0.10"))
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_edit_cancels_upstream_and_leaves_one_receipt(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path, Turn(collect=hang)) as b:
+            task = asyncio.create_task(b.edit())
+            while not b.provider.collecting:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await b.gateway.settle()
+            assert b.provider.cancelled == ["job-1"]
+            assert [receipt.status for receipt in b.receipts] == ["cancelled"]
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_compiled_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+            with pytest.raises(ModelNotFound, match="Did you mean 'painter'"):
+                b.gateway.prepare(request(model="pianter"))
+            with pytest.raises(UnsupportedMode, match="does not support text-to-image"):
+                b.gateway.prepare(request(mode="text-to-image"))
+            assert b.provider.submitted == []
+            assert b.receipts == []
+
+    asyncio.run(run())
+
+
+def test_a_quote_is_the_price_of_all_pictures(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+            quote = b.gateway.prepare(request(n=4)).quote
+            assert (quote.quantity, quote.total) == (4, Decimal("0.40"))
+
+    asyncio.run(run())
