@@ -67,11 +67,7 @@ class Deliverer:
             raise ProviderBadResponse("The provider's picture cannot be read.", detail=str(error)) from None
         url = b64 = None
         if delivery.response_format == "b64_json":
-            b64 = (
-                pybase64.b64encode(done.data)
-                if len(done.data) < 1 << 20
-                else await asyncio.to_thread(pybase64.b64encode, done.data)
-            )
+            b64 = pybase64.b64encode(done.data)
         else:
             url = delivery.base_url + await self._store(done.data, done.format)
         return Artefact(index, url, b64, done.format, done.width, done.height, image.revised_prompt)

@@ -74,13 +74,20 @@ def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[
             )
         else:
             given[row_name] = _as_twin(offer.params[row_name], value)
-    for name in ("size", "aspect_ratio", "resolution"):
-        raw = given.get("size")
-        if raw and name != "size" and name in given and "size" not in request.params and raw.spelled != "size":
-            raise InvalidValue(
-                f"'{raw.spelled}' and '{given[name].spelled}' both fix the size: send one of them.", param=raw.spelled
-            )
+    _refuse_rivals(given, offer)
     return given, extra
+
+
+def _refuse_rivals(given: Mapping[str, Given], offer: Offer) -> None:
+    """A raw field of the provider stands for all rows that write it: none of them may be given beside it."""
+    written = {name: getattr(offer.params[name], "to", None) for name in given}
+    for name, value in given.items():
+        rivals = [other for other in given if other != name and written[other] == value.spelled == written[name]]
+        if rivals:
+            raise InvalidValue(
+                f"'{value.spelled}' and '{given[rivals[0]].spelled}' fix the same thing: send one of them.",
+                param=value.spelled,
+            )
 
 
 def _as_twin(row: Row, value: Given) -> Given:

@@ -1,0 +1,204 @@
+"""The OpenAPI document of what reads its own bodies: derived from the rows of the models that are loaded.
+
+A parameter that models read differently is described as any of their readings; `x-imagegate` says, for each model, what
+becomes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.catalogue.schema import Mode, Model, Row
+
+ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "additionalProperties": False,
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "additionalProperties": False,
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_ERRORS = {
+    400: "The request is wrong; `param` names the parameter.",
+    401: "No API key, or a wrong one.",
+    404: "No such model or path.",
+    405: "The path exists, the method does not.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "Neither a form nor JSON.",
+    429: "Too many requests; see Retry-After.",
+    500: "A defect of the gateway.",
+    502: "The provider failed.",
+    503: "No room for this request now; see Retry-After.",
+    504: "The provider did not finish in time.",
+}
+_NOTE = {
+    "type": "object",
+    "required": ["name", "how", "sent_as", "why"],
+    "properties": {
+        "name": {"type": "string"},
+        "how": {"enum": ["passthrough", "renamed", "converted", "emulated", "ignored", "rejected"]},
+        "sent_as": {"type": ["string", "null"]},
+        "why": {"type": "string"},
+    },
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["id", "created", "data", "metadata"],
+    "properties": {
+        "id": {"type": "string"},
+        "created": {"type": "integer"},
+        "size": {"type": "string", "pattern": r"^\d+x\d+$"},
+        "output_format": {"enum": ["png", "jpeg", "gif", "webp", "avif"]},
+        "data": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "url": {"type": "string"},
+                    "b64_json": {"type": "string"},
+                    "revised_prompt": {"type": "string"},
+                },
+                "oneOf": [{"required": ["url"]}, {"required": ["b64_json"]}],
+            },
+        },
+        "metadata": {
+            "type": "object",
+            "required": ["model", "executed_model", "provider", "provider_name", "cost", "cost_currency", "parameters"],
+            "properties": {
+                "cost": {"type": ["number", "null"]},
+                "seed": {"type": "integer"},
+                "parameters": {"type": "array", "items": _NOTE},
+                "failed": {"type": "array"},
+            },
+        },
+    },
+}
+_ESTIMATE = {
+    "type": "object",
+    "required": ["estimated", "model", "provider", "total_cost_micros", "currency", "components", "plan"],
+    "properties": {"estimated": {"const": True}, "total_cost_micros": {"type": ["integer", "null"]}},
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Responses for a route: the named errors, in our envelope."""
+    return {
+        status: {"description": _ERRORS[status], "content": {"application/json": {"schema": ERROR}}}
+        for status in statuses
+    }
+
+
+def edit_operation(models: Iterable[Model]) -> dict[str, Any]:
+    """`openapi_extra` of the edits endpoint."""
+    serving = [model for model in models if "image-edit" in model.modes]
+    fields = parameters(serving, "image-edit")
+    url = {"type": "string", "description": "A public http(s) URL or a data URI."}
+    picture = {"type": "string", "format": "binary"}
+    form = fields | {
+        "image": fields["image"] | {"type": "array", "items": picture, "minItems": 1},
+        "mask": fields["mask"] | picture,
+    }
+    as_json = {name: field for name, field in fields.items() if name not in ("image", "mask")}
+    as_json |= {
+        "image": {"anyOf": [url, {"type": "array", "items": url}], "description": "One picture or several."},
+        "images": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"image_url": url}, "required": ["image_url"]},
+            "description": "The pictures, as OpenAI spells it.",
+        },
+        "image_url": url,
+        "image_base64": {"type": "string", "description": "A picture as bare base64."},
+        "mask": fields["mask"] | {"anyOf": [url, {"type": "object", "properties": {"image_url": url}}]},
+    }
+    ids = [model.id for model in serving]
+    model_field = {"type": "string", "description": f"A model, an alias, or provider/model: {', '.join(ids)}."}
+    return {
+        "summary": "Edit pictures",
+        "parameters": [
+            {
+                "name": "dryRun",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "boolean", "default": False},
+                "description": "Price and explain the request instead of running it.",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": _body(form | {"model": model_field}, ["model", "prompt", "image"])},
+                "application/json": {"schema": _body(as_json | {"model": model_field}, ["model", "prompt"])},
+            },
+        },
+    }
+
+
+def edit_responses() -> dict[int | str, dict[str, Any]]:
+    """`responses` of the edits endpoint."""
+    done = {
+        "description": "The pictures; a price and a plan with dryRun; events with stream.",
+        "content": {
+            "application/json": {"schema": {"anyOf": [_ANSWER, _ESTIMATE]}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+    return {200: done, **errors(*(status for status in _ERRORS if status != 405))}
+
+
+def parameters(models: Iterable[Model], mode: Mode) -> dict[str, dict[str, Any]]:
+    """Every parameter that some model of this mode takes, as JSON schemas."""
+    readings: dict[str, list[dict[str, Any]]] = {}
+    becomes: dict[str, dict[str, str]] = {}
+    docs: dict[str, str] = {}
+    for model in models:
+        for offer in model.offers:
+            for name, row in offer.params.items():
+                becomes.setdefault(name, {})[f"{offer.provider}/{model.id}"] = row.how
+                if row.how == "rejected":
+                    continue
+                reading = _schema(row)
+                if reading not in readings.setdefault(name, []):
+                    readings[name].append(reading)
+                docs.setdefault(name, row.doc or getattr(row, "why", ""))
+    return {
+        name: (found[0] if len(found) == 1 else {"anyOf": found})
+        | {"description": docs[name], "x-imagegate": becomes[name]}
+        for name, found in readings.items()
+    }
+
+
+def _body(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": required,
+        "properties": dict(sorted(fields.items())),
+        "additionalProperties": True,
+        "description": "Further fields pass straight through to the provider.",
+    }
+
+
+def _schema(row: Row) -> dict[str, Any]:
+    kinds = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+    schema: dict[str, Any] = {"type": kinds[row.type]} if row.type in kinds else {}
+    bounds = {
+        "enum": list(row.values) or None,
+        "minimum": row.min,
+        "maximum": row.max,
+        "maxLength": row.max_length,
+        "minLength": 1 if row.type == "string" and row.required else None,
+        "default": row.default,
+    }
+    return schema | {name: value for name, value in bounds.items() if value is not None}
