@@ -82,8 +82,9 @@ def _refuse_rivals(given: Mapping[str, Given], offer: Offer) -> None:
     """A raw field of the provider stands for all rows that write it: none of them may be given beside it."""
     written = {name: getattr(offer.params[name], "to", None) for name in given}
     for name, value in given.items():
-        rivals = [other for other in given if other != name and written[other] == value.spelled == written[name]]
-        if rivals:
+        raw = value.spelled == written[name] != name
+        rivals = [other for other in given if other != name and written[other] == written[name]]
+        if raw and rivals:
             raise InvalidValue(
                 f"'{value.spelled}' and '{given[rivals[0]].spelled}' fix the same thing: send one of them.",
                 param=value.spelled,
