@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, TypeVar
 
 from app.errors import FAULTS
 from app.types import Attempt, Call, Plan, Slot
-from providers.base import Clock, Media, Provider, ProviderCall, ProviderError, ProviderResult, Ticket
+from providers.base import Clock, Fault, Media, Provider, ProviderCall, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.dispatch")
 
 SUBMIT_TRIES = 3
+
+# Faults by which a job itself ended. After any other it may still be at work, and be billed.
+_OVER = frozenset({Fault.INVALID, Fault.REFUSED})
 
 T = TypeVar("T")
 
@@ -54,27 +57,22 @@ class Dispatcher:
         deadline: float,
         keep_results_seconds: int,
     ) -> AsyncGenerator[Done[T], None]:
-        """Each call as it ends, in that order. `pictures` fill the payloads' slots."""
-        ended: asyncio.Queue[Done[T] | BaseException] = asyncio.Queue()
+        """Each call as it ends, in that order. `pictures` fill the payloads' slots. A defect is raised as it is."""
 
-        async def work(call: Call) -> None:
-            sent = ProviderCall(plan.offer.endpoint, _filled(call.payload, pictures), request_id, keep_results_seconds)
+        async def work(call: Call) -> Done[T]:
+            payload = _filled(call.payload, pictures)
+            sent = ProviderCall(plan.offer.endpoint, payload, request_id, keep_results_seconds, deadline)
             attempts: list[Attempt] = []
             try:
-                result = await self._one(provider, sent, deadline, attempts)
-                ended.put_nowait(Done(call, tuple(attempts), result, await finish(call, result)))
+                result = await self._one(provider, sent, attempts)
+                return Done(call, tuple(attempts), result, await finish(call, result))
             except ProviderError as error:
-                ended.put_nowait(Done(call, tuple(attempts), error=error))
-            except Exception as error:  # noqa: BLE001 - a defect of ours: handed to the one who iterates
-                ended.put_nowait(error)
+                return Done(call, tuple(attempts), error=error)
 
         tasks = [asyncio.create_task(work(call)) for call in plan.calls]
         try:
-            for _ in tasks:
-                one = await ended.get()
-                if isinstance(one, BaseException):
-                    raise one
-                yield one
+            for ended in asyncio.as_completed(tasks):
+                yield await ended
         finally:
             for task in tasks:
                 task.cancel()
@@ -85,63 +83,86 @@ class Dispatcher:
         while self._abandoned:
             await asyncio.gather(*self._abandoned, return_exceptions=True)
 
-    async def _one(
-        self, provider: Provider, call: ProviderCall, deadline: float, attempts: list[Attempt]
-    ) -> ProviderResult:
-        """Submit and collect one call. Cancelled or out of time: the job is cancelled upstream."""
+    async def _one(self, provider: Provider, call: ProviderCall, attempts: list[Attempt]) -> ProviderResult:
+        """Submit and collect one call. However it fails, a job that may still be at work is cancelled upstream."""
         for number in range(1, SUBMIT_TRIES + 1):
             began = self._clock.monotonic()
             ticket: Ticket | None = None
             try:
                 ticket = await self._submit(provider, call)
-                result = ticket.result or await provider.collect(ticket, deadline)
-            except asyncio.CancelledError:
-                if ticket is not None:
-                    self._give_up(provider, ticket)
-                raise
+                result = ticket.result or await self._collect(provider, ticket, call.deadline)
             except ProviderError as error:
                 attempts.append(self._attempt(provider, call, ticket, began, error=error))
                 log.warning("%s: %s failed: %s (%s)", call.request_id, provider.name, error.fault, error.detail)
-                if ticket is not None and error.fault == "timeout":
-                    self._give_up(provider, ticket)
+                if ticket is not None and error.fault not in _OVER:
+                    self._leave(self._cancel(provider, ticket))
                 pause = self._pause(error, number)
-                again = error.accepted is False and FAULTS[error.fault].retry_same and not error.final
-                if not again or number == SUBMIT_TRIES or self._clock.monotonic() + pause >= deadline:
+                sure = ticket is None and error.accepted is False  # no job was made
+                again = sure and FAULTS[error.fault].retry_same and not error.final
+                if not again or number == SUBMIT_TRIES or self._clock.monotonic() + pause >= call.deadline:
                     raise
-                await self._clock.sleep(pause)
+            except BaseException:  # the caller has left, or the adapter has a defect
+                if ticket is not None:
+                    self._leave(self._cancel(provider, ticket))
+                raise
             else:
                 attempts.append(self._attempt(provider, call, ticket, began, result=result))
                 return result
+            await self._clock.sleep(pause)
         raise AssertionError("unreachable")
 
     async def _submit(self, provider: Provider, call: ProviderCall) -> Ticket:
         """Submitting is never cut in the middle: a job whose ticket we lost could not be cancelled any more."""
+        left = call.deadline - self._clock.monotonic()
+        if left <= 0:
+            raise ProviderError(Fault.TIMEOUT, "There was no time left to ask the provider.", accepted=False)
         submit = asyncio.ensure_future(provider.submit(call))
         try:
-            return await asyncio.shield(submit)
+            async with asyncio.timeout(left):
+                return await asyncio.shield(submit)
+        except TimeoutError:
+            self._leave(self._cancel_when_known(provider, submit))
+            raise ProviderError(
+                Fault.TIMEOUT, "The provider did not take the job in time.", detail="submit is still under way"
+            ) from None
         except asyncio.CancelledError:
-            self._remember(self._cancel_when_known(provider, submit))
+            self._leave(self._cancel_when_known(provider, submit))
             raise
+
+    async def _collect(self, provider: Provider, ticket: Ticket, deadline: float) -> ProviderResult:
+        """Adapters keep the deadline themselves; one that does not must not hold the caller."""
+        try:
+            async with asyncio.timeout(max(deadline - self._clock.monotonic(), 0)):
+                return await provider.collect(ticket, deadline)
+        except TimeoutError:
+            raise ProviderError(
+                Fault.TIMEOUT, "The provider did not finish in time.", detail=f"job {ticket.job}", accepted=True
+            ) from None
 
     async def _cancel_when_known(self, provider: Provider, submit: asyncio.Future[Ticket]) -> None:
         try:
             ticket = await submit
-        except ProviderError:
-            return  # no job that we know of
-        await self._cancel(provider, ticket)
-
-    def _give_up(self, provider: Provider, ticket: Ticket) -> None:
-        self._remember(self._cancel(provider, ticket))
+        except ProviderError as error:
+            log.info("%s: the abandoned submit failed: %s (%s)", provider.name, error.fault, error.detail)
+        except Exception:
+            log.exception("%s: the abandoned submit failed", provider.name)
+        else:
+            await self._cancel(provider, ticket)
 
     async def _cancel(self, provider: Provider, ticket: Ticket) -> None:
+        if ticket.result is not None:
+            return  # done as soon as it was submitted
         try:
             taken = await provider.cancel(ticket)
             log.info("%s job %s: cancel %s", provider.name, ticket.job, "requested" if taken else "came too late")
         except ProviderError as error:
-            log.warning("%s job %s: cancel failed: %s", provider.name, ticket.job, error.detail)
+            log.warning("%s job %s: cancel failed: %s (%s)", provider.name, ticket.job, error.fault, error.detail)
+        except Exception:
+            log.exception("%s job %s: cancel failed", provider.name, ticket.job)
 
-    def _remember(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """To be done by nobody who waits, save for `settle`."""
+        task = asyncio.create_task(work)
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
@@ -149,7 +170,7 @@ class Dispatcher:
         """The provider's word, or full jitter over an exponential back-off (base 0.2 s, 1 s when rate-limited)."""
         if error.retry_after is not None:
             return error.retry_after
-        base = 1.0 if error.fault == "rate_limited" else 0.2
+        base = 1.0 if error.fault is Fault.RATE_LIMITED else 0.2
         return self._random.uniform(0, min(base * 2**number, 20.0))
 
     def _attempt(
@@ -178,7 +199,9 @@ def _filled(payload: Mapping[str, Any], pictures: tuple[Media, ...]) -> dict[str
     def fill(value: Any) -> Any:
         if isinstance(value, Slot):
             return pictures[value.index]
-        if isinstance(value, list):
+        if isinstance(value, Mapping):
+            return {name: fill(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
             return [fill(item) for item in value]
         return value
 

@@ -25,7 +25,7 @@ class Body:
 
     def __init__(self, receive: Any, declared: str | None, limits: Limits) -> None:
         self._receive = receive
-        self._declared = int(declared) if declared and declared.isdigit() else None
+        self._declared = int(declared) if declared and declared.isdecimal() and len(declared) < 21 else None
         self._limits = limits
         self.finished = False
 

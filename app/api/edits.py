@@ -1,12 +1,17 @@
-"""POST /openai/v1/images/edits: a thin router. Reading is `request`'s, deciding the gateway's, writing `wire`'s."""
+"""POST /openai/v1/images/edits: a thin router. Reading is `request`'s, deciding the gateway's, writing `wire`'s.
+
+Azure's spelling of the same, /openai/deployments/{model}/images/edits, names the model in its path; as there, it counts
+and not the body's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -21,14 +26,23 @@ from app.api.request import RequestReader
 from app.config import Limits
 from app.errors import GatewayError, InternalError, InvalidType
 from app.gateway import Gateway, Job
-from app.types import Artefact
+from app.types import Artefact, Outcome
 
 log = logging.getLogger("imagegate.api")
 
 KEEPALIVE_SECONDS = 15.0
 
+T = TypeVar("T")
 
-def edits_router(gateway: Gateway, reader: RequestReader, auth: Authenticator, limits: Limits) -> APIRouter:
+
+def edits_router(
+    gateway: Gateway,
+    reader: RequestReader,
+    auth: Authenticator,
+    limits: Limits,
+    *,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+) -> APIRouter:
     """The edits endpoint, with and without a slash at its end."""
     router = APIRouter()
 
@@ -36,28 +50,33 @@ def edits_router(gateway: Gateway, reader: RequestReader, auth: Authenticator, l
         caller = auth.caller(request)
         dry_run = _dry_run(request)
         body = Body(request.receive, request.headers.get("content-length"), limits)
-        asked = await reader.read(request, body, "image-edit", caller, request.state.request_id)
+        deployment = request.path_params.get("deployment")
+        asked = await reader.read(request, body, "image-edit", caller, request.state.request_id, deployment)
         job = gateway.prepare(asked)
         if dry_run:
             return JSONResponse(wire.estimate(job, job.upstream.provider.label))
         if job.plan.delivery.stream:
-            return EventStream(gateway, job, body)
-        return await _answer_unless_gone(gateway, job, body)
+            return EventStream(gateway, job, body, keepalive_seconds)
+        return wire.answer(await _unless_gone(body, gateway.edit(job)))
 
-    for path in ("/openai/v1/images/edits", "/openai/v1/images/edits/"):
+    for path in (
+        "/openai/v1/images/edits",
+        "/openai/v1/images/edits/",
+        "/openai/deployments/{deployment:path}/images/edits",
+    ):
         router.add_api_route(path, edit, methods=["POST"], include_in_schema=not path.endswith("/"))
     return router
 
 
-async def _answer_unless_gone(gateway: Gateway, job: Job, body: Body) -> Response:
-    """Run the job; a client that hangs up meanwhile cancels it, upstream too."""
-    work = asyncio.create_task(gateway.edit(job))
+async def _unless_gone(body: Body, job: Coroutine[Any, Any, T]) -> T:
+    """What the job gives. A client that hangs up meanwhile, or has already, cancels it, upstream too."""
+    work = asyncio.create_task(job)
     gone = asyncio.create_task(body.until_gone())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             raise ClientGone
-        return wire.answer(work.result())
+        return work.result()
     finally:
         for task in (work, gone):
             task.cancel()
@@ -67,7 +86,8 @@ async def _answer_unless_gone(gateway: Gateway, job: Job, body: Body) -> Respons
 class EventStream(Response):
     """Server-sent events: each picture as it is done, comments while nothing is, errors nested under "error"."""
 
-    def __init__(self, gateway: Gateway, job: Job, body: Body) -> None:
+    def __init__(self, gateway: Gateway, job: Job, body: Body, keepalive_seconds: float) -> None:
+        self._keepalive_seconds = keepalive_seconds
         self._gateway = gateway
         self._job = job
         self._body = body
@@ -87,21 +107,11 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the job or the client ends."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        work = asyncio.create_task(self._send_all(send))
-        gone = asyncio.create_task(self._body.until_gone())
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientGone
-            work.result()
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+        await _unless_gone(self._body, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._events()) as events:
-            async for piece in _with_keepalives(events, KEEPALIVE_SECONDS):
+            async for piece in _with_keepalives(events, self._keepalive_seconds):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -113,6 +123,9 @@ class EventStream(Response):
                     if isinstance(event, Artefact):
                         for piece in wire.event(event, created):
                             yield piece
+                    elif isinstance(event, Outcome):
+                        for missing in event.receipt.failures:  # last: nobody stops reading before what was made
+                            yield wire.failed_event(missing)
         except GatewayError as error:
             yield wire.error_event(envelope(error))
         except Exception:

@@ -16,6 +16,8 @@ from app.errors import GatewayError, InternalError, InvalidRequest, MethodNotAll
 
 log = logging.getLogger("imagegate.api")
 
+RETRY_SECONDS = 1.0  # when to come back to us if nothing better is known
+
 
 def envelope(error: GatewayError) -> bytes:
     """`{"error": {"message", "type", "param", "code"}}`."""
@@ -23,15 +25,18 @@ def envelope(error: GatewayError) -> bytes:
     return json.dumps({"error": body}, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def render(error: GatewayError) -> Response:
-    """The answer for an error."""
+def render(error: GatewayError, request_id: str) -> Response:
+    """The answer for an error. What is not the caller's fault goes into the log."""
     headers = {}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after))
+    retry_after = error.retry_after
+    if retry_after is None and error.status in (429, 503) and error.should_retry is not False:
+        retry_after = RETRY_SECONDS
+    if retry_after is not None:
+        headers["retry-after"] = str(math.ceil(retry_after))
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status >= 500:
-        log.error("%s %s: %s (%s)", error.status, error.code, error.message, error.detail)
+        log.error("%s: %s %s: %s (%r)", request_id, error.status, error.code, error.message, error.detail)
     return Response(envelope(error), error.status, headers, media_type="application/json")
 
 
@@ -40,20 +45,22 @@ def install(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
-        return render(error)
+        return render(error, _id(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path = f"{request.method} {request.url.path[:200]}"
+        path = f"{request.method} {request.scope['path'][:200]}"
+        answer: GatewayError
         match error.status_code:
             case 404:
-                rendered = render(NotFound(f"Invalid URL ({path})."))
+                answer = NotFound(f"Invalid URL ({path}).")
             case 405:
-                rendered = render(MethodNotAllowed(f"Not allowed: {path}."))
+                answer = MethodNotAllowed(f"Not allowed: {path}.")
             case status if status < 500:
-                rendered = render(InvalidRequest(str(error.detail)))
+                answer = InvalidRequest(str(error.detail))
             case _:
-                rendered = render(InternalError("The gateway failed.", detail=str(error.detail)))
+                answer = InternalError("The gateway failed.", detail=str(error.detail))
+        rendered = render(answer, _id(request))
         rendered.headers.update(error.headers or {})
         return rendered
 
@@ -61,8 +68,12 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-        return render(InvalidRequest(str(first["msg"]), param=where[0] if where else None))
+        return render(InvalidRequest(str(first["msg"]), param=where[0] if where else None), _id(request))
 
     app.add_exception_handler(GatewayError, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
+
+
+def _id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", "-"))

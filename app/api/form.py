@@ -42,6 +42,7 @@ class FilePart:
     blob: Blob
     digest: str
     head: bytes
+    named: bool  # it came with a file name
 
 
 Part = TextPart | FilePart
@@ -117,6 +118,7 @@ class _Sink:
         self._name = self._param = ""
         self._text = bytearray()
         self._spool: Spool | None = None
+        self._named = False
         self._texts = self._files = 0
 
     def callbacks(self) -> MultipartCallbacks:
@@ -170,7 +172,8 @@ class _Sink:
         if self._headers.get(b"content-transfer-encoding", b"").strip().lower() in _ENCODED:
             raise InvalidBody(f"The part '{self._name}' has a Content-Transfer-Encoding: send its bytes as they are.")
         # A picture field without a file name is a file all the same (Java's InputStream, Python's (None, bytes, type)).
-        if b"filename" in options or b"filename*" in options or names.is_picture_field(self._name):
+        self._named = b"filename" in options or b"filename*" in options
+        if self._named or names.is_picture_field(self._name):
             self._files += 1
             if self._files > self._limits.images * 2 + self._limits.fields:
                 raise self._too_many()
@@ -214,7 +217,7 @@ class _Sink:
             head = self._spool.head
             blob, digest = self._spool.finish()
             self._spool = None
-            self.parts.append(FilePart(self._name, blob, digest, head))
+            self.parts.append(FilePart(self._name, blob, digest, head, self._named))
             return
         try:
             text = self._text.decode()

@@ -29,7 +29,7 @@ def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authent
         wants_schema = request.query_params.get("schema", "").lower() in ("true", "1")
         return schema(model, labels) if wants_schema else describe(model, labels)
 
-    for prefix in ("/openai/v1", "/v1"):
+    for prefix in ("/openai/v1", "/v1", "/openai"):  # the last is Azure's
         router.add_api_route(f"{prefix}/models", list_models, methods=["GET"])
         router.add_api_route(f"{prefix}/models/", list_models, methods=["GET"], include_in_schema=False)
         router.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"])

@@ -18,7 +18,7 @@ from app.errors import ImageTooLarge, InvalidImageUrl, InvalidType, InvalidValue
 from app.media.blob import MemoryBlob
 from app.media.download import Downloader, FetchFailed, decode_base64, decode_data_uri
 from app.media.pool import MediaPool
-from app.media.sniff import inspect
+from app.media.sniff import inspect, sniff_format
 from app.params.values import kind
 from providers.base import Blob, Media
 
@@ -50,6 +50,8 @@ def from_part(part: FilePart) -> Source:
         return Source(word, part.blob, in_words=True)
     if is_bare_base64(part.name, part.head):
         return Source(word, part.blob, in_words=True, base64=True)
+    if not part.named and sniff_format(part.head) in ("text", "json"):
+        raise _a_string(word)  # `curl -F image=cat.png`, the @ forgotten
     return Source(word, part.blob, part.digest)
 
 
@@ -79,6 +81,12 @@ def from_json(word: str, value: Any) -> list[Source]:
 def _no_files(word: str) -> UnsupportedParameter:
     return UnsupportedParameter(
         f"Unsupported '{word}': this gateway keeps no files, send 'image_url' instead of 'file_id'.", param=word
+    )
+
+
+def _a_string(word: str) -> InvalidType:
+    return InvalidType(
+        f"Invalid type for '{word}': expected a file, a URL or a data URI, but got a string instead.", param=word
     )
 
 
@@ -119,10 +127,7 @@ class PictureLoader:
         if start.startswith("data:") or source.base64:
             return await self._pool.run(_spelled_out, text, word, self._limits.image_bytes)
         if not start.startswith(("http://", "https://")):
-            raise InvalidType(
-                f"Invalid type for '{word}': expected a file, a URL or a data URI, but got a string instead.",
-                param=word,
-            )
+            raise _a_string(word)
         if len(text) > URL_LENGTH:
             raise InvalidImageUrl(f"Invalid '{word}': the URL is longer than {URL_LENGTH} characters.", param=word)
         return await self._pool.run(_hashed, await fetches.fetch(text, word))

@@ -152,6 +152,13 @@ def event(artefact: Artefact, created: int) -> list[bytes]:
     return [b"event: image_edit.completed\ndata: " + _dumps(body)[:-1] + b",", picture, b"}\n\n"]
 
 
+def failed_event(one: Failure) -> bytes:
+    """A picture that is missing beside others that were made. Not nested under "error": SDKs would raise, and who
+    collects events in a list would lose the pictures that were paid for."""
+    body = {"type": "image_edit.failed", **failure(one)}
+    return b"event: image_edit.failed\ndata: " + _dumps(body) + b"\n\n"
+
+
 def error_event(envelope: bytes) -> bytes:
     """An error inside a stream: nested under "error", or Python's and Node's SDKs swallow it."""
     return b'event: error\ndata: {"type":"error",' + envelope[1:] + b"\n\n"

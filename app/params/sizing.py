@@ -20,10 +20,10 @@ from app.types import Size
 MAX_OUTPUT_SIDE = 16_383
 MAX_OUTPUT_PIXELS = 50_000_000
 
-_EXACT = re.compile(r"(\d{1,6})\s*[xX×*]\s*(\d{1,6})")
-_RATIO = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*[:/]\s*(\d{1,6}(?:\.\d{1,6})?)")
-_TIER = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)\s*([kK])")
-_MEGAPIXELS = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*(?:[mM][pP]?)?")
+_EXACT = re.compile(r"([0-9]{1,6})\s*[xX×*]\s*([0-9]{1,6})")
+_RATIO = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*[:/]\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
+_TIER = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)\s*([kK])")
+_MEGAPIXELS = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,6})?)\s*(?:[mM][pP]?)?")
 
 
 class ShapeNotPossible(ValueError):

@@ -21,8 +21,9 @@ from app.types import Given
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
-_INTEGER = re.compile(r"[+-]?\d{1,4000}")
-_NUMBER = re.compile(r"[+-]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _SHOWN = 80  # characters of a bad value that an error repeats
 
 
@@ -54,7 +55,7 @@ def check_text(spelled: str, value: Any) -> None:
     """Refuse text that JSON, databases or providers choke on: NUL and lone surrogates, at any depth."""
     match value:
         case str():
-            if "\0" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+            if _NO_TEXT.search(value):
                 raise InvalidValue(f"Invalid '{spelled}': not valid text (NUL or lone surrogate).", param=spelled)
         case list() | tuple():
             for item in value:

@@ -1,0 +1,397 @@
+"""How calls are run: at once, submitted again only when that cannot pay twice, cancelled upstream when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from random import Random
+from typing import Any
+
+import pytest
+
+from app.catalogue.schema import Offer
+from app.dispatch import SUBMIT_TRIES, Dispatcher, Done
+from app.errors import FAULTS
+from app.media.blob import MemoryBlob
+from app.types import Call, Delivery, Plan, Slot
+from providers.base import Clock, Fault, Media, ProviderResult
+from tests.fakes.clock import FakeClock, RealClock
+from tests.fakes.provider import FakeProvider, Turn, after, hang, made, refusal, when
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def keep(call: Call, result: ProviderResult) -> ProviderResult:
+    return result
+
+
+def plan_of(*payloads: dict[str, Any]) -> Plan:
+    offer = Offer(provider="fake", endpoint="fake/edit", params={})
+    calls = tuple(Call(payload, first=index) for index, payload in enumerate(payloads))
+    return Plan("model", offer, calls, (), Delivery(count=len(calls)), (), None)
+
+
+class Run:
+    """A dispatcher at work on `count` calls."""
+
+    def __init__(
+        self,
+        provider: FakeProvider,
+        count: int = 1,
+        *,
+        clock: Clock | None = None,
+        seconds: float = 60.0,
+        finish: Callable[[Call, ProviderResult], Awaitable[Any]] = keep,
+        plan: Plan | None = None,
+        pictures: tuple[Media, ...] = (),
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.dispatcher = Dispatcher(self.clock, Random(1))
+        self.deadline = self.clock.monotonic() + seconds
+        self.done: list[Done[Any]] = []
+        self.calls = self.dispatcher.run(
+            plan or plan_of(*({"seed": index} for index in range(count))),
+            provider,
+            pictures,
+            finish,
+            request_id="req_1",
+            deadline=self.deadline,
+            keep_results_seconds=600,
+        )
+
+    async def to_the_end(self) -> list[Done[Any]]:
+        async with aclosing(self.calls) as calls:
+            async for one in calls:
+                self.done.append(one)
+        return self.done
+
+
+async def soon(true: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not come about")
+
+
+class TestRunning:
+    async def test_all_calls_run_at_once_and_come_in_the_order_in_which_they_end(self) -> None:
+        gates = [asyncio.Event() for _ in range(4)]
+        provider = FakeProvider(*(Turn(collect=when(gate, made())) for gate in gates))
+        run = Run(provider, 4)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: len(provider.collecting) == 4)
+        for place, index in enumerate((2, 0, 3, 1), 1):
+            gates[index].set()
+            await soon(lambda place=place: len(run.done) == place)  # type: ignore[misc]
+        await running
+        assert [one.call.first for one in run.done] == [2, 0, 3, 1]
+
+    async def test_a_call_says_what_it_made_and_how_each_attempt_went(self) -> None:
+        provider = FakeProvider(
+            Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False)), Turn(collect=made(units="1.5"))
+        )
+        (one,) = await Run(provider).to_the_end()
+        assert one.error is None
+        assert one.result is one.finished
+        assert [(a.provider, a.endpoint, a.job, a.fault) for a in one.attempts] == [
+            ("fake", "fake/edit", None, "unavailable"),
+            ("fake", "fake/edit", "job-2", None),
+        ]
+        assert str(one.attempts[1].billable_units) == "1.5"
+
+    async def test_one_failure_leaves_the_other_calls_alone(self) -> None:
+        provider = FakeProvider(Turn(collect=refusal(Fault.REFUSED, accepted=True)))
+        done = await Run(provider, 3).to_the_end()
+        assert sorted((one.call.first, one.error is None) for one in done) == [(0, False), (1, True), (2, True)]
+
+    async def test_a_provider_without_jobs_answers_at_submit(self) -> None:
+        provider = FakeProvider(Turn(at_once=True))
+        (one,) = await Run(provider).to_the_end()
+        assert one.result is not None
+        assert provider.collecting == []
+
+    async def test_the_adapter_learns_endpoint_request_lifetime_and_deadline(self) -> None:
+        provider = FakeProvider()
+        run = Run(provider)
+        await run.to_the_end()
+        (call,) = provider.submitted
+        assert (call.endpoint, call.request_id, call.keep_results_seconds) == ("fake/edit", "req_1", 600)
+        assert call.deadline == run.deadline
+        assert provider.deadlines == [run.deadline]
+
+    async def test_slots_become_pictures_however_deep_they_stand(self) -> None:
+        pictures = tuple(Media(MemoryBlob(b"x"), "image/png", 1, 1, str(index)) for index in range(2))
+        payload = {"a": Slot(1), "b": [Slot(0), "text"], "c": {"deep": [{"er": Slot(0)}]}, "d": 1}
+        provider = FakeProvider()
+        await Run(provider, plan=plan_of(payload), pictures=pictures).to_the_end()
+        first, second = pictures
+        assert provider.submitted[0].payload == {
+            "a": second,
+            "b": [first, "text"],
+            "c": {"deep": [{"er": first}]},
+            "d": 1,
+        }
+
+
+class TestSubmittingAgain:
+    @pytest.mark.parametrize("fault", list(Fault))
+    @pytest.mark.parametrize("accepted", [False, None, True])
+    async def test_only_if_surely_no_job_was_made_and_the_faults_rule_allows_it(
+        self, fault: Fault, accepted: bool | None
+    ) -> None:
+        provider = FakeProvider(Turn(submit=refusal(fault, accepted=accepted)))
+        (one,) = await Run(provider).to_the_end()
+        again = accepted is False and FAULTS[fault].retry_same
+        assert len(provider.submitted) == (2 if again else 1)
+        assert (one.error is None) is again
+
+    async def test_not_when_the_provider_says_that_it_is_of_no_use(self) -> None:
+        provider = FakeProvider(Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False, final=True)))
+        (one,) = await Run(provider).to_the_end()
+        assert one.error is not None
+        assert len(provider.submitted) == 1
+
+    async def test_not_once_there_was_a_ticket_whatever_the_adapter_says_later(self) -> None:
+        provider = FakeProvider(Turn(collect=refusal(Fault.UNAVAILABLE, accepted=False)))
+        run = Run(provider)
+        (one,) = await run.to_the_end()
+        await run.dispatcher.settle()
+        assert one.error is not None
+        assert len(provider.submitted) == 1
+
+    async def test_not_for_ever(self) -> None:
+        provider = FakeProvider(otherwise=Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False)))
+        (one,) = await Run(provider).to_the_end()
+        assert one.error is not None
+        assert len(provider.submitted) == len(one.attempts) == SUBMIT_TRIES
+
+    async def test_retry_after_is_obeyed(self) -> None:
+        clock = FakeClock()
+        provider = FakeProvider(Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=7.0)))
+        (one,) = await Run(provider, clock=clock).to_the_end()
+        assert one.error is None
+        assert clock.sleeps == [7.0]
+
+    async def test_without_retry_after_the_pause_is_a_jittered_back_off(self) -> None:
+        def pauses(fault: Fault) -> list[float]:
+            return [Dispatcher(FakeClock(), Random(s))._pause(refusal(fault), 2) for s in range(200)]
+
+        for fault, most in ((Fault.UNAVAILABLE, 0.8), (Fault.RATE_LIMITED, 4.0)):
+            found = pauses(fault)
+            assert 0 <= min(found) < most * 0.1
+            assert most * 0.9 < max(found) <= most
+
+    async def test_never_past_the_deadline(self) -> None:
+        clock = FakeClock()
+        provider = FakeProvider(Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=60.0)))
+        (one,) = await Run(provider, clock=clock, seconds=60).to_the_end()
+        assert one.error is not None
+        assert one.error.fault is Fault.RATE_LIMITED
+        assert clock.sleeps == []
+        assert len(provider.submitted) == 1
+
+    async def test_nothing_is_submitted_when_the_time_is_already_over(self) -> None:
+        provider = FakeProvider()
+        (one,) = await Run(provider, seconds=0).to_the_end()
+        assert one.error is not None
+        assert (one.error.fault, one.error.accepted) == (Fault.TIMEOUT, False)
+        assert provider.submitted == []
+
+
+class TestLeaving:
+    async def test_leaving_early_cancels_the_jobs_upstream(self) -> None:
+        provider = FakeProvider(Turn(), otherwise=Turn(collect=hang))
+        run = Run(provider, 3)
+        async with aclosing(run.calls) as calls:
+            async for one in calls:
+                assert one.call.first == 0
+                await soon(lambda: len(provider.collecting) == 3)
+                break
+        await run.dispatcher.settle()
+        assert sorted(provider.cancelled) == ["job-2", "job-3"]
+
+    async def test_a_cancelled_request_cancels_its_jobs(self) -> None:
+        provider = FakeProvider(otherwise=Turn(collect=hang))
+        run = Run(provider, 2)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: len(provider.collecting) == 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await run.dispatcher.settle()
+        assert sorted(provider.cancelled) == ["job-1", "job-2"]
+
+    async def test_a_submit_under_way_is_not_cut_and_its_job_is_cancelled_once_it_has_a_ticket(self) -> None:
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(submit=when(gate, None)))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.submitted))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert provider.cancelled == []
+        gate.set()
+        await run.dispatcher.settle()
+        assert provider.made == provider.cancelled == ["job-1"]
+
+    async def test_an_abandoned_submit_that_fails_is_only_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(submit=when(gate, refusal())), Turn(submit=when(gate, KeyError("defect"))))
+        run = Run(provider, 2)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: len(provider.submitted) == 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        gate.set()
+        with caplog.at_level(logging.INFO):
+            await run.dispatcher.settle()
+        assert provider.cancelled == []
+        assert len(caplog.records) == 2
+
+    async def test_a_job_that_was_done_at_submit_needs_no_cancelling(self) -> None:
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(at_once=True, collect=when(gate, made())))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.made))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        gate.set()
+        await run.dispatcher.settle()
+        assert provider.cancelled == []
+
+    @pytest.mark.parametrize("outcome", [True, False, refusal(Fault.TIMEOUT), KeyError("defect")])
+    async def test_however_the_cancelling_goes_it_harms_nobody(self, outcome: Any) -> None:
+        provider = FakeProvider(Turn(collect=hang, cancel=outcome))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.collecting))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await run.dispatcher.settle()
+        assert provider.cancelled == ["job-1"]
+
+    async def test_settle_waits_for_the_cancelling(self) -> None:
+        provider = FakeProvider(Turn(collect=hang, cancel=after(0.05, True)))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.collecting))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        began = time.monotonic()
+        await run.dispatcher.settle()
+        assert time.monotonic() - began >= 0.04
+        await run.dispatcher.settle()  # and has nothing left to wait for
+
+    async def test_no_task_is_left(self) -> None:
+        before = asyncio.all_tasks()
+        provider = FakeProvider(
+            Turn(),
+            Turn(submit=hang),
+            Turn(collect=hang),
+            Turn(collect=refusal(Fault.UNAVAILABLE, accepted=True)),
+            Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=30.0)),
+        )
+        run = Run(provider, 5, clock=RealClock())
+        async with aclosing(run.calls) as calls:
+            async for _ in calls:
+                await soon(lambda: len(provider.submitted) == 5)
+                break
+        abandoned = asyncio.all_tasks() - before
+        assert len(abandoned) <= 4  # a submit that hangs and its watcher, two jobs that are being cancelled
+        for task in abandoned:
+            if "submit" in str(task.get_coro()) and "cancel" not in str(task.get_coro()):
+                task.cancel()  # stands for the adapter's own time limit
+        await asyncio.wait(asyncio.all_tasks() - before, timeout=1)
+        assert asyncio.all_tasks() == before
+
+
+class TestTimeAndDefects:
+    async def test_a_job_that_times_out_is_cancelled(self) -> None:
+        provider = FakeProvider(Turn(collect=refusal(Fault.TIMEOUT, accepted=True)))
+        run = Run(provider)
+        (one,) = await run.to_the_end()
+        await run.dispatcher.settle()
+        assert one.error is not None
+        assert one.error.fault is Fault.TIMEOUT
+        assert provider.cancelled == ["job-1"]
+
+    @pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.UNAUTHORIZED, Fault.MALFORMED])
+    async def test_a_job_that_was_lost_sight_of_is_cancelled(self, fault: Fault) -> None:
+        provider = FakeProvider(Turn(collect=refusal(fault, accepted=True)))
+        run = Run(provider)
+        await run.to_the_end()
+        await run.dispatcher.settle()
+        assert provider.cancelled == ["job-1"]
+
+    @pytest.mark.parametrize("fault", [Fault.INVALID, Fault.REFUSED])
+    async def test_a_job_that_ended_by_its_own_verdict_is_not(self, fault: Fault) -> None:
+        provider = FakeProvider(Turn(collect=refusal(fault, accepted=True)))
+        run = Run(provider)
+        await run.to_the_end()
+        await run.dispatcher.settle()
+        assert provider.cancelled == []
+
+    async def test_an_adapter_that_ignores_the_deadline_does_not_hold_the_caller(self) -> None:
+        provider = FakeProvider(Turn(collect=hang))
+        run = Run(provider, clock=RealClock(), seconds=0.05)
+        (one,) = await run.to_the_end()
+        await run.dispatcher.settle()
+        assert one.error is not None
+        assert (one.error.fault, one.error.accepted) == (Fault.TIMEOUT, True)
+        assert provider.cancelled == ["job-1"]
+
+    async def test_a_submit_that_takes_too_long_is_left_and_its_job_cancelled_later(self) -> None:
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(submit=when(gate, None)))
+        run = Run(provider, clock=RealClock(), seconds=0.05)
+        (one,) = await run.to_the_end()
+        assert one.error is not None
+        assert (one.error.fault, one.error.accepted) == (Fault.TIMEOUT, None)
+        gate.set()
+        await run.dispatcher.settle()
+        assert provider.cancelled == ["job-1"]
+
+    async def test_a_defect_in_finish_surfaces_and_ends_the_other_calls(self) -> None:
+        async def broken(call: Call, result: ProviderResult) -> None:
+            raise KeyError("defect")
+
+        provider = FakeProvider(Turn(), Turn(collect=hang))
+        run = Run(provider, 2, finish=broken)
+        with pytest.raises(KeyError, match="defect"):
+            await run.to_the_end()
+        await run.dispatcher.settle()
+        assert provider.cancelled == ["job-2"]
+
+    async def test_a_defect_in_the_adapter_surfaces_and_its_job_is_cancelled(self) -> None:
+        provider = FakeProvider(Turn(collect=KeyError("defect")))
+        run = Run(provider)
+        with pytest.raises(KeyError, match="defect"):
+            await run.to_the_end()
+        await run.dispatcher.settle()
+        assert provider.cancelled == ["job-1"]
+
+    async def test_a_finish_whose_own_work_was_cancelled_does_not_leave_the_caller_waiting(self) -> None:
+        async def cut(call: Call, result: ProviderResult) -> None:
+            work = asyncio.ensure_future(asyncio.sleep(60))
+            work.cancel()  # what a pool does that shuts down
+            await work
+
+        run = Run(FakeProvider(), finish=cut)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run.to_the_end(), 1)

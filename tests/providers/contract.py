@@ -1,0 +1,359 @@
+"""What every provider must do, whatever its upstream speaks: one suite for all adapters.
+
+A test module applies it by a class of its own:
+
+    class TestKeepsTheContract(ProviderContract):
+        @pytest.fixture
+        async def upstream(self, ...) -> AsyncIterator[Upstream]: ...
+
+`Upstream` is what the suite needs to know: how to build the adapter, how to make its upstream behave, and what the
+upstream itself has on its books. A provider without jobs or without uploads says so there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import io
+import json
+import os
+import random
+import socket
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from PIL import Image
+
+from app.media.blob import MemoryBlob
+from providers.base import Fault, Media, Provider, ProviderCall, ProviderError, Ticket
+
+
+class Upstream(Protocol):
+    """A provider's upstream, or its stand-in, in the hands of the suite."""
+
+    secrets: tuple[str, ...]  # what must never be shown or logged
+    uploads_above: int | None  # bytes of pictures above which the adapter uploads; None: it never does
+
+    def provider(self, *, reachable: bool = True) -> Provider:
+        """A fresh adapter, as after a restart; `reachable=False`: its upstream does not listen."""
+
+    def call(self, *pictures: Media, inline: bool = False, deadline: float = float("inf")) -> ProviderCall:
+        """A job with these pictures, whose results come as bytes (`inline`) or by URL."""
+
+    def refuse(self) -> None:
+        """The next submit is turned down: no job is made."""
+
+    def lose_reply(self) -> None:
+        """The next submit is taken, its answer never arrives."""
+
+    def fail_job(self) -> None:
+        """The next job is taken, and fails."""
+
+    def answer_late(self, *, submit: float = 0, job: float = 0, upload: float = 0) -> None:
+        """The next answer to a submit comes so many seconds later, the next job runs, the next upload takes so long."""
+
+    def echo_secrets(self) -> None:
+        """The next submit is refused in words that repeat key and picture."""
+
+    def jobs(self) -> int:
+        """Jobs that the upstream took."""
+
+    def cancelled(self) -> int:
+        """Jobs that it stopped."""
+
+    def uploads(self) -> int:
+        """Pictures that it took in."""
+
+    def key_leaks(self) -> int:
+        """Requests that carried the key where it does not belong."""
+
+    def connections(self) -> int:
+        """Connections to it that are open in this process: see `connections_to`."""
+
+
+def picture(size: tuple[int, int] = (64, 48), *, noise: bool = False) -> Media:
+    """An input: small, or as large as incompressible pixels make it."""
+    data = _png(size, noise)
+    return Media(MemoryBlob(data), "image/png", size[0], size[1], os.urandom(32).hex())
+
+
+@functools.cache
+def _png(size: tuple[int, int], noise: bool) -> bytes:
+    if noise:
+        image = Image.frombytes("RGB", size, random.Random(0).randbytes(size[0] * size[1] * 3))
+    else:
+        image = Image.linear_gradient("L").resize(size).convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def large_picture(above: int) -> Media:
+    return picture((1000, above // 3000 + 20), noise=True)
+
+
+def revived(ticket: Ticket) -> Ticket:
+    """The ticket as a journal gives it back after a restart."""
+    line = json.dumps({"provider": ticket.provider, "job": ticket.job, "data": dict(ticket.data)})
+    assert len(line) < 4096, "a ticket is small"
+    return Ticket(**json.loads(line))
+
+
+async def failure_of(work: Awaitable[Any]) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await work
+    return caught.value
+
+
+def until(seconds: float) -> float:
+    """A deadline on the real clock."""
+    return time.monotonic() + seconds
+
+
+async def same_as(measure: Callable[[], Any], before: Any, seconds: float = 2.0) -> bool:
+    """Whether it is soon what it was before."""
+    end = until(seconds)
+    while measure() != before:
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+def connections_to(port: int) -> int:
+    """Sockets of this process whose other end is `port` on any host."""
+    count = 0
+    for entry in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):  # the entry by which we read the folder is gone by now
+            if stat.S_ISSOCK(entry.stat().st_mode):
+                with socket.fromfd(int(entry.name), socket.AF_INET, socket.SOCK_STREAM) as one:
+                    peer = one.getpeername()
+                    count += isinstance(peer, tuple) and peer[1] == port
+    return count
+
+
+class ProviderContract:
+    """The suite. Subclasses bring the `upstream` fixture."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_a_job_is_submitted_and_collected(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        result = ticket.result or await provider.collect(ticket, until(10))
+        assert ticket.provider == provider.name
+        assert len(result.images) == 1
+        assert upstream.jobs() == 1
+
+    async def test_results_come_as_a_url(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        (image,) = (ticket.result or await provider.collect(ticket, until(10))).images
+        assert (image.url is None) != (image.data is None)
+        if image.url is not None:
+            assert image.url.startswith(("http://", "https://"))
+
+    async def test_results_come_as_bytes(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture(), inline=True))
+        (image,) = (ticket.result or await provider.collect(ticket, until(10))).images
+        assert image.url is None
+        assert image.data is not None
+        Image.open(io.BytesIO(image.data)).load()
+
+    async def test_a_ticket_survives_a_restart_and_can_be_collected(self, upstream: Upstream) -> None:
+        ticket = await upstream.provider().submit(upstream.call(picture()))
+        if ticket.result is None:
+            assert (await upstream.provider().collect(revived(ticket), until(10))).images
+
+    async def test_a_ticket_survives_a_restart_and_can_be_cancelled(self, upstream: Upstream) -> None:
+        upstream.answer_late(job=60)
+        ticket = await upstream.provider().submit(upstream.call(picture()))
+        if ticket.result is None:
+            assert await upstream.provider().cancel(revived(ticket)) is True
+            assert await same_as(upstream.cancelled, 1)
+
+    async def test_a_job_can_be_collected_twice(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        if ticket.result is None:
+            first = await provider.collect(ticket, until(10))
+            assert await provider.collect(ticket, until(10)) == first
+
+    # ---- failures: does a job exist?
+
+    async def test_unreachable_means_that_no_job_was_made(self, upstream: Upstream) -> None:
+        error = await failure_of(upstream.provider(reachable=False).submit(upstream.call(picture())))
+        assert (error.fault, error.accepted) == (Fault.UNAVAILABLE, False)
+
+    async def test_refused_means_that_no_job_was_made(self, upstream: Upstream) -> None:
+        upstream.refuse()
+        error = await failure_of(upstream.provider().submit(upstream.call(picture())))
+        assert error.accepted is False
+        assert upstream.jobs() == 0
+
+    async def test_a_lost_reply_leaves_it_open_and_is_not_tried_again(self, upstream: Upstream) -> None:
+        upstream.lose_reply()
+        error = await failure_of(upstream.provider().submit(upstream.call(picture())))
+        assert error.accepted is None
+        assert upstream.jobs() == 1
+
+    async def test_a_job_that_failed_did_exist(self, upstream: Upstream) -> None:
+        upstream.fail_job()
+        provider = upstream.provider()
+
+        async def whole() -> None:
+            ticket = await provider.submit(upstream.call(picture()))
+            await provider.collect(ticket, until(10))
+
+        assert (await failure_of(whole())).accepted is True
+        assert upstream.jobs() == 1
+
+    async def test_collecting_what_cannot_be_reached_says_that_the_job_exists(self, upstream: Upstream) -> None:
+        provider = upstream.provider(reachable=False)
+        ticket = Ticket(provider.name, "00000000-dead", self.unreachable_ticket_data())
+        error = await failure_of(provider.collect(ticket, until(0.3)))
+        assert error.accepted is True
+
+    def unreachable_ticket_data(self) -> dict[str, str]:
+        """The ticket of a job at an upstream that does not listen."""
+        return {}
+
+    async def test_text_that_no_json_can_carry_is_refused_before_anything_is_sent(self, upstream: Upstream) -> None:
+        call = upstream.call(picture())
+        for value in ("\ud800", float("nan")):
+            odd = ProviderCall(call.endpoint, {**call.payload, "prompt": value}, "req_odd")
+            error = await failure_of(upstream.provider().submit(odd))
+            assert (error.fault, error.accepted) == (Fault.INVALID, False)
+        assert upstream.jobs() == 0
+
+    # ---- time
+
+    async def test_collect_keeps_its_deadline(self, upstream: Upstream) -> None:
+        upstream.answer_late(job=60)
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        began = time.monotonic()
+        error = await failure_of(provider.collect(ticket, began + 0.4))
+        assert (error.fault, error.accepted) == (Fault.TIMEOUT, True)
+        assert 0.2 < time.monotonic() - began < 0.8
+
+    async def test_a_deadline_that_is_over_is_not_waited_for(self, upstream: Upstream) -> None:
+        upstream.answer_late(job=60)
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        began = time.monotonic()
+        assert (await failure_of(provider.collect(ticket, began - 1))).fault is Fault.TIMEOUT
+        assert time.monotonic() - began < 0.2
+
+    async def test_nothing_is_submitted_after_the_calls_deadline(self, upstream: Upstream) -> None:
+        error = await failure_of(upstream.provider().submit(upstream.call(picture(), deadline=until(-1))))
+        assert (error.fault, error.accepted) == (Fault.TIMEOUT, False)
+        assert upstream.jobs() == 0
+
+    # ---- cancelling
+
+    async def test_cancelling_may_be_repeated(self, upstream: Upstream) -> None:
+        upstream.answer_late(job=60)
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        assert await provider.cancel(ticket) is True
+        assert await same_as(upstream.cancelled, 1)
+        assert await provider.cancel(ticket) in (True, False)
+        assert upstream.cancelled() == 1
+
+    async def test_cancelling_a_finished_job_is_too_late_but_no_error(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        await provider.collect(ticket, until(10))
+        assert await provider.cancel(ticket) is False
+
+    # ---- pictures on their way in
+
+    async def test_the_jobs_of_one_request_upload_a_picture_once(self, upstream: Upstream) -> None:
+        if upstream.uploads_above is None:
+            pytest.skip("it never uploads")
+        media = large_picture(upstream.uploads_above)
+        provider = upstream.provider()
+        tickets = await asyncio.gather(*(provider.submit(upstream.call(media)) for _ in range(4)))
+        assert len({ticket.job for ticket in tickets}) == upstream.jobs() == 4
+        assert upstream.uploads() == 1
+        await provider.submit(upstream.call(media))
+        assert upstream.uploads() == 1
+
+    async def test_one_jobs_cancellation_does_not_take_the_upload_from_the_others(self, upstream: Upstream) -> None:
+        if upstream.uploads_above is None:
+            pytest.skip("it never uploads")
+        media = large_picture(upstream.uploads_above)
+        provider = upstream.provider()
+        upstream.answer_late(upload=0.2)
+        first, second = (asyncio.create_task(provider.submit(upstream.call(media))) for _ in range(2))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        assert (await second).job
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert upstream.uploads() == upstream.jobs() == 1
+
+    # ---- secrets
+
+    async def test_no_failure_tells_the_key_or_the_picture(self, upstream: Upstream) -> None:
+        media = picture()
+        raw = media.blob.read()
+        text = base64.b64encode(raw).decode()
+        errors = []
+        for trouble in (upstream.refuse, upstream.lose_reply, upstream.echo_secrets):
+            trouble()
+            errors.append(await failure_of(upstream.provider().submit(upstream.call(media))))
+        errors.append(await failure_of(upstream.provider(reachable=False).submit(upstream.call(media))))
+        upstream.fail_job()
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(media))
+        errors.append(await failure_of(provider.collect(ticket, until(10))))
+        for error in errors:
+            told = " ".join((error.message, error.detail, str(error), repr(error), repr(error.__dict__)))
+            assert not any(secret in told for secret in upstream.secrets), told
+            assert "base64," not in told
+            assert not any(text[at : at + 24] in told for at in range(0, len(text) - 24, 8)), told
+
+    async def test_the_key_goes_to_no_media_host(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        media = large_picture(upstream.uploads_above) if upstream.uploads_above is not None else picture()
+        ticket = await provider.submit(upstream.call(media))
+        await provider.collect(ticket, until(10))
+        assert upstream.key_leaks() == 0
+
+    # ---- leaving
+
+    @pytest.mark.parametrize("step", ["submit", "job", "upload"])
+    async def test_cancelling_the_task_leaves_nothing_behind(self, upstream: Upstream, step: str) -> None:
+        if step == "upload" and upstream.uploads_above is None:
+            pytest.skip("it never uploads")
+        media = large_picture(upstream.uploads_above or 0) if step == "upload" else picture()
+        call = upstream.call(media)
+        provider = upstream.provider()
+        upstream.answer_late(**{step: 30.0})
+        tasks, connections = asyncio.all_tasks(), upstream.connections()
+
+        async def whole() -> None:
+            await provider.collect(await provider.submit(call), until(30))
+
+        working = asyncio.create_task(whole())
+        await asyncio.sleep(0.15)
+        assert asyncio.all_tasks() - tasks
+        assert step == "job" or upstream.connections() > connections
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert asyncio.all_tasks() == tasks
+        assert await same_as(upstream.connections, connections)
