@@ -63,6 +63,10 @@ class Config(Strict):
     )
     data_dir: Path = Field(Path("data"), description="Folder for stored pictures and the signing secret.")
     api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins whose pages may call the gateway; `*` for any. In the environment: separated by commas.",
+    )
     allow_open: bool = Field(False, description="Start without any API key on an address that is not loopback.")
     models_dir: Path | None = Field(None, description="Folder with model files of your own.")
     aliases: dict[str, str] = Field(
@@ -147,11 +151,15 @@ def _overlay(raw: dict[str, Any], model: type[Strict], prefix: str, environ: Map
             if isinstance(group, dict):
                 _overlay(group, field.annotation, variable, environ)
         elif environ.get(variable):
-            text = environ[variable]
-            raw[name] = _mapping(variable, text) if get_origin(field.annotation) is dict else text
+            raw[name] = _from_text(variable, environ[variable], get_origin(field.annotation))
 
 
-def _mapping(variable: str, text: str) -> Any:
+def _from_text(variable: str, text: str, kind: object) -> Any:
+    """A variable's text as its field needs it: mappings as YAML, lists by comma, the rest is pydantic's."""
+    if kind is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if kind is not dict:
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -15,9 +15,11 @@ from random import Random
 
 import httpx2
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api import errors as api_errors
+from app.api import openapi as api_openapi
 from app.api.auth import Authenticator
 from app.api.edits import edits_router
 from app.api.files import files_router
@@ -45,6 +47,16 @@ from app.storage.local import LocalStorage, load_or_create_secret
 log = logging.getLogger("imagegate")
 
 SWEEP_SECONDS = 60.0
+# What a page's script may read of an answer from another origin.
+EXPOSED_HEADERS = [
+    "x-request-id",
+    "retry-after",
+    "x-should-retry",
+    "openai-processing-ms",
+    "x-imagegate-provider",
+    "x-imagegate-model",
+    "x-imagegate-cost",
+]
 
 
 class SystemClock:
@@ -160,6 +172,16 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     asgi.include_router(files_router(storage))
     asgi.include_router(ops_router(catalogue, storage, labels, lambda: stopping, __version__))
     api_errors.install(asgi)
+    api_openapi.install(asgi)
+    if config.cors_origins:
+        asgi.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+            max_age=86_400,
+        )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
     return Application(asgi, gateway, catalogue)
 

@@ -22,6 +22,7 @@ from app.api import wire
 from app.api.auth import Authenticator
 from app.api.body import Body, ClientGone
 from app.api.errors import envelope
+from app.api.openapi import edit_operation, edit_responses
 from app.api.request import RequestReader
 from app.config import Limits
 from app.errors import GatewayError, InternalError, InvalidType
@@ -64,7 +65,14 @@ def edits_router(
         "/openai/v1/images/edits/",
         "/openai/deployments/{deployment:path}/images/edits",
     ):
-        router.add_api_route(path, edit, methods=["POST"], include_in_schema=not path.endswith("/"))
+        router.add_api_route(
+            path,
+            edit,
+            methods=["POST"],
+            include_in_schema=path == "/openai/v1/images/edits",
+            openapi_extra=edit_operation(gateway.catalogue),
+            responses=edit_responses(),
+        )
     return router
 
 

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 
 from providers.base import Clock, Fault, Media, Provider, ProviderCall, ProviderResult, Ticket
-from providers.fal import TRIES, UPLOAD_TRIES, FalProvider, Patience
+from providers.fal import UPLOAD_TRIES, FalProvider, Patience
+from providers.http import TRIES
 from tests.fakes.clock import FakeClock, RealClock
 from tests.fakes.fal_calls import EDIT
 from tests.fakes.sandbox import KEY, SandboxServer
