@@ -38,6 +38,7 @@ class Limits(Strict):
     field_bytes: Bytes = Field(128 << 10, description="One text field; 32,000 characters can take 128,000 bytes.")
     spool_bytes: Bytes = Field(1 << 20, description="Uploads above this go to disk while they come in.")
     body_seconds: float = Field(30, gt=0, description="Time for a body to arrive; one more second for each MiB.")
+    fetch_seconds: float = Field(20, gt=0, description="Time to fetch one picture that a request names by URL.")
     result_bytes: Bytes = Field(64 << 20, description="One picture that a provider made.")
     result_pixels: int = Field(80_000_000, gt=0, description="Pixels of one picture that a provider made.")
 
@@ -63,6 +64,10 @@ class Config(Strict):
     )
     data_dir: Path = Field(Path("data"), description="Folder for stored pictures and the signing secret.")
     api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
+    image_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins besides public https from which callers' pictures may be fetched, such as http://minio:9000.",
+    )
     cors_origins: tuple[str, ...] = Field(
         (),
         description="Origins whose pages may call the gateway; `*` for any. In the environment: separated by commas.",

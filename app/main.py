@@ -30,7 +30,7 @@ from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
 from app.catalogue.load import HERE, Catalogue, check_model, load_catalogue, load_common, load_model
 from app.catalogue.schema import Model
-from app.config import Config
+from app.config import Config, ConfigError
 from app.delivery import Deliverer
 from app.dispatch import Dispatcher
 from app.gateway import Gateway, Upstream
@@ -104,7 +104,10 @@ def check_model_file(path: Path, classes: Mapping[str, ProviderClass]) -> Model:
 
 
 def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) -> Application:
-    """The whole gateway; `provider_settings` are complete, by provider. Raises CatalogueError, RegistryError."""
+    """The whole gateway; `provider_settings` are complete, by provider.
+
+    Raises ConfigError, CatalogueError, RegistryError.
+    """
     classes = provider_classes()
     catalogue = load_models(config, classes)
     clock = SystemClock()
@@ -122,7 +125,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     downloaders: list[Downloader] = []
     for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
         provider = classes[name](provider_settings[name], http, clock)
-        downloader = Downloader(Guard(provider.media_origins), ssl_context=tls)
+        downloader = Downloader(_guard(provider.media_origins, f"providers.{name}.media_origins"), ssl_context=tls)
         downloaders.append(downloader)
         deliverer = Deliverer(downloader, pool, storage, config.limits, config.results)
         upstreams[name] = Upstream(provider, deliverer)
@@ -138,7 +141,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         keep_results_seconds=config.results.url_seconds,
     )
     auth = Authenticator(config.api_key.get_secret_value())
-    for_callers = Downloader(Guard(), ssl_context=tls)
+    for_callers = Downloader(_guard(frozenset(config.image_origins), "image_origins"), ssl_context=tls)
     reader = RequestReader(
         PictureLoader(for_callers, pool, config.limits),
         config.limits,
@@ -184,6 +187,13 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
     return Application(asgi, gateway, catalogue)
+
+
+def _guard(origins: frozenset[str], setting: str) -> Guard:
+    try:
+        return Guard(origins)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from None
 
 
 def _storage(config: Config) -> LocalStorage:

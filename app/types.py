@@ -77,6 +77,7 @@ class InputStep:
     to_format: ImageFormat | None = None  # re-encode as this; None = keep the container
     upright: bool = False  # turn the pixels as EXIF says
     flatten: bool = False  # put it on white
+    hand_on: bool = False  # the provider gets the caller's own URL instead of bytes
     why: str = ""
 
     @property

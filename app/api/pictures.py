@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.api import names
@@ -17,12 +17,12 @@ from app.config import Limits
 from app.errors import ImageTooLarge, InvalidImageUrl, InvalidType, InvalidValue, TooManyImages, UnsupportedParameter
 from app.media.blob import MemoryBlob
 from app.media.download import Downloader, FetchFailed, decode_base64, decode_data_uri
+from app.media.netguard import is_handable
 from app.media.pool import MediaPool
 from app.media.sniff import inspect, sniff_format
 from app.params.values import kind
 from providers.base import Blob, Media
 
-FETCH_SECONDS = 20.0  # all of one picture, from here to its last byte
 FETCH_TOTAL = 64 << 20  # bytes of all pictures that one request has us fetch
 FETCH_AT_ONCE = 3  # of one request; so many may be in memory beyond FETCH_TOTAL before that shows
 URL_LENGTH = 8192
@@ -105,7 +105,7 @@ class PictureLoader:
                 f"Invalid '{sources[0].spelled}': at most {self._limits.images} pictures, but got {len(sources)}.",
                 param=sources[0].spelled,
             )
-        fetches = _Fetches(self._downloader, self._limits.image_bytes)
+        fetches = _Fetches(self._downloader, self._limits)
         loading = [asyncio.ensure_future(self._one(source, at, fetches)) for at, source in enumerate(sources)]
         try:
             return tuple(await asyncio.gather(*loading))
@@ -118,9 +118,12 @@ class PictureLoader:
         if blob is None or source.in_words:
             text = source.text if blob is None else await self._pool.run(_words, blob)
             blob, digest = await self._bytes(text, source, fetches)
-        return await self._pool.run(
+        else:
+            text = ""
+        media = await self._pool.run(
             inspect, blob, digest, index=index, param=source.spelled, max_pixels=self._limits.image_pixels
         )
+        return replace(media, url=text) if is_handable(text) else media
 
     async def _bytes(self, text: str, source: Source, fetches: _Fetches) -> tuple[Blob, str]:
         start, word = text[:8].lower(), source.spelled
@@ -136,16 +139,18 @@ class PictureLoader:
 class _Fetches:
     """What one request has us fetch: few at once, and not too many bytes together."""
 
-    def __init__(self, downloader: Downloader, image_bytes: int) -> None:
+    def __init__(self, downloader: Downloader, limits: Limits) -> None:
         self._downloader = downloader
-        self._image_bytes = image_bytes
+        self._limits = limits
         self._left = FETCH_TOTAL
         self._turns = asyncio.Semaphore(FETCH_AT_ONCE)
 
     async def fetch(self, url: str, word: str) -> bytes:
         async with self._turns:
             try:
-                answer = await self._downloader.fetch(url, max_bytes=self._image_bytes, timeout=FETCH_SECONDS)
+                answer = await self._downloader.fetch(
+                    url, max_bytes=self._limits.image_bytes, timeout=self._limits.fetch_seconds
+                )
             except FetchFailed as error:
                 raise error.for_caller(word) from None
             self._left -= len(answer.data)

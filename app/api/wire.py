@@ -191,6 +191,8 @@ def _shown(value: Any, inputs: Sequence[InputStep]) -> Any:
     if isinstance(value, Slot):
         step = inputs[value.index]
         media = step.media
+        if step.hand_on:
+            return media.url
         changed = f", {step.why.partition(': ')[2]}" if step.why else ""
         return f"<picture {value.index + 1}: {media.mime}, {media.width}x{media.height}, {media.size} bytes{changed}>"
     if isinstance(value, list):

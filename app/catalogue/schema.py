@@ -119,6 +119,7 @@ class Accepts(Strict):
     max_bytes: Bytes = 10_000_000
     max_pixels: Positive = 40_000_000
     alpha: bool = False  # False: flattened on white before it is sent
+    urls: bool = False  # True: a caller's public https URL goes to the provider as it is, metadata and all
     exif_orientation: bool = False  # False: the gateway turns the pixels upright itself
 
 

@@ -26,12 +26,12 @@ def prepare(step: InputStep) -> Media:
     """The picture as the provider gets it. Blocks.
 
     Where no pixel has to change only metadata is cut out, and the same Media comes back if there is none. Orientation
-    lives in the metadata that goes, so a turned picture is always made upright. A picture that is handed on by URL is
-    not ours to change.
+    lives in the metadata that goes, so a turned picture is always made upright. A picture that is handed on by its URL
+    is not ours to change; of any other the URL is forgotten.
     """
-    media = step.media
-    if media.url is not None:
-        return media
+    if step.hand_on:
+        return step.media
+    media = step.media if step.media.url is None else replace(step.media, url=None)
     data = media.blob.read()
     kept: ImageFormat = _FORMATS[media.mime]
     if not step.touches_pixels and media.orientation == 1:

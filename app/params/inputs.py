@@ -47,6 +47,7 @@ def _step(media: Media, index: int, accepts: Accepts, spelled: str) -> InputStep
     if flatten:
         reasons.append("transparency flattened on white")
     if not reasons:
-        return InputStep(media)
+        by_url = accepts.urls and media.url is not None
+        return InputStep(media, hand_on=by_url, why=f"picture {index + 1}: the URL is handed on" if by_url else "")
     to_format: ImageFormat = "jpeg" if own == "jpeg" and "jpeg" in accepts.formats else "png"
     return InputStep(media, to_format, upright, flatten, why=f"picture {index + 1}: {', '.join(reasons)}")

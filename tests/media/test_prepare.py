@@ -122,7 +122,12 @@ def test_an_avif_that_cannot_be_cut_becomes_a_png() -> None:
 
 def test_a_url_is_handed_on() -> None:
     source = Media(MemoryBlob(b""), "image/png", 10, 10, "", url="https://example.com/a.png")
-    assert prepare(InputStep(source, flatten=True)) is source
+    assert prepare(InputStep(source, hand_on=True)) is source
+
+
+def test_a_url_that_is_not_handed_on_is_forgotten() -> None:
+    source = Media(MemoryBlob(sample("png")), "image/png", 64, 48, "", url="https://example.com/a.png")
+    assert prepare(InputStep(source)).url is None
 
 
 def test_a_picture_that_breaks_off_is_noticed_when_it_is_decoded() -> None:

@@ -43,6 +43,7 @@ PICTURES = {
     "animated": picture("webp", 512, 512, frames=12),
     "cmyk": picture("jpeg", 512, 512, mode="CMYK"),
     "deep": picture("png", 512, 512, mode="I;16"),
+    "linked": picture("jpeg", 512, 512, url="https://example.com/a.jpg"),
     "giant": picture("png", 10_000, 4_001),
     "heavy": picture("png", 512, 512, blob=Heavy(b"")),
     "square_mask": picture("png", 512, 512, alpha=True, mode="RGBA"),

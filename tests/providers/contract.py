@@ -257,8 +257,9 @@ class ProviderContract:
         assert time.monotonic() - began < 0.2
 
     async def test_nothing_is_submitted_after_the_calls_deadline(self, upstream: Upstream) -> None:
-        error = await failure_of(upstream.provider().submit(upstream.call(picture(), deadline=until(-1))))
-        assert (error.fault, error.accepted) == (Fault.TIMEOUT, False)
+        for pictures in ((), (picture(),)):
+            error = await failure_of(upstream.provider().submit(upstream.call(*pictures, deadline=until(-1))))
+            assert (error.fault, error.accepted) == (Fault.TIMEOUT, False)
         assert upstream.jobs() == 0
 
     # ---- cancelling

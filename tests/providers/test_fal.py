@@ -434,6 +434,11 @@ class TestWaiting:
         await http.aclose()
         assert clock.now < deadline
 
+    async def test_after_the_deadline_nothing_is_asked_any_more(self, fal: FalUpstream) -> None:
+        error = await failure_of(fal.edit(seconds=-1))
+        assert (error.fault, error.accepted) == (Fault.TIMEOUT, True)
+        assert fal.asked("/status") == 0
+
     async def test_a_status_that_does_not_come_is_not_waited_for_past_the_deadline(self, fal: FalUpstream) -> None:
         fal.on("status", "delay", seconds=2)
         began = time.monotonic()
