@@ -78,8 +78,8 @@ def _reporting(chosen: argparse.Namespace) -> int:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    from app.children import listen
     from app.config import load_config
+    from app.server import listen
 
     config = load_config(overrides={"host": chosen.host, "port": chosen.port})
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -100,7 +100,7 @@ def _serve(chosen: argparse.Namespace) -> int:
         if not chosen.announce:
             print(f"imagegate: listening on {url} - base URL for SDKs: {url}/openai/v1", file=sys.stderr)
         said = {"url": url} if chosen.announce else None
-        return _uvicorn(application.asgi, listener, said, drain=config.drain_seconds)
+        return _run(application.asgi, listener, said, head=config.limits.head_seconds, drain=config.drain_seconds)
 
 
 def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool) -> dict[str, dict[str, str]]:
@@ -134,8 +134,8 @@ def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool)
 
 
 def _sandbox(chosen: argparse.Namespace) -> int:
-    from app.children import listen
     from app.registry import RegistryError, sandboxes
+    from app.server import listen
 
     stand_ins = sandboxes()
     if chosen.provider not in stand_ins:
@@ -147,26 +147,15 @@ def _sandbox(chosen: argparse.Namespace) -> int:
     if not chosen.announce:
         print(f"{stand_in.label} on {url}; settings that reach it: {json.dumps(settings)}", file=sys.stderr)
     said = {"url": url, "settings": settings} if chosen.announce else None
-    return _uvicorn(stand_in.app(), listener, said, drain=1)
+    return _run(stand_in.app(), listener, said, head=15, drain=1)
 
 
-def _uvicorn(app: Any, listener: Any, said: dict[str, Any] | None, *, drain: float) -> int:
+def _run(app: Any, listener: Any, said: dict[str, Any] | None, *, head: float, drain: float) -> int:
     """Serve until a signal, or, for a child that announces itself, until its parent ends."""
-    import uvicorn
-
     from app.children import announce, stop_with_parent
+    from app.server import make_server
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # OpenAI's old Node SDK reuses connections for five minutes and hangs on one that was closed under it.
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(drain) or 1,
-        )
-    )
+    server = make_server(app, head_seconds=head, drain_seconds=drain)
     if said is not None:
         announce(said)
 

@@ -40,7 +40,7 @@ from app.media.pool import MediaPool
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
 from app.receipts import Receipts, write_log
-from app.registry import ProviderClass, provider_classes
+from app.registry import ProviderClass, RegistryError, provider_classes
 from app.storage.base import Storage
 from app.storage.local import LocalStorage, load_or_create_secret
 
@@ -124,7 +124,10 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
     for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
-        provider = classes[name](provider_settings[name], http, clock)
+        try:
+            provider = classes[name](provider_settings[name], http, clock)
+        except ValueError as error:
+            raise RegistryError(f"providers.{name}: {error}") from None
         downloader = Downloader(_guard(provider.media_origins, f"providers.{name}.media_origins"), ssl_context=tls)
         downloaders.append(downloader)
         deliverer = Deliverer(downloader, pool, storage, config.limits, config.results)

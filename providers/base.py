@@ -8,6 +8,7 @@ parameter names, defaults, `n`, formats, prices, failover, downloads of results,
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -111,6 +112,7 @@ class ProviderCall:
     payload: Mapping[str, Any]
     request_id: str
     keep_results_seconds: int = 3600  # how long the provider should keep the pictures it makes
+    deadline: float = math.inf  # on the clock's monotonic scale: after it no job is started any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,23 @@ class Provider(Protocol):
     media_origins: frozenset[str]  # origins besides public https from which its results may be fetched
 
     async def submit(self, call: ProviderCall) -> Ticket:
-        """Start the job; from here on the provider may bill. Raises ProviderError with `accepted` set."""
+        """Start the job; from here on the provider may bill. Raises ProviderError with `accepted` set.
+
+        Pictures on their way in are given up at the call's deadline; the start of the job itself is not cut by it,
+        because its answer is what the job can be cancelled by.
+        """
 
     async def collect(self, ticket: Ticket, deadline: float) -> ProviderResult:
-        """Wait for the job, at most until `deadline` (on the clock's monotonic scale), and fetch what it made."""
+        """Wait for the job, at most until `deadline` (on the clock's monotonic scale), and fetch what it made.
+
+        Raises ProviderError with `accepted=True`: TIMEOUT at the deadline.
+        """
 
     async def cancel(self, ticket: Ticket) -> bool:
-        """Ask for the job to be stopped. False if it was too late; True if the provider took the request."""
+        """Ask for the job to be stopped. False if it was too late; True if the provider took the request.
+
+        May be repeated. Raises ProviderError only if it cannot be known whether the job goes on.
+        """
 
 
 class Sandbox(Protocol):

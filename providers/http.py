@@ -11,27 +11,33 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx2
 import pybase64
 from pydantic_core import from_json
 
-from providers.base import Fault, Media, ProviderError
+from providers.base import Clock, Fault, Media, ProviderError
 
 CONTROL_LIMIT = 1 << 20  # bytes of a status or submit answer
+CONNECT_SECONDS = 5.0
+TRIES = 5  # of a free step (status, result, cancel) in a row
+SHORTEST_LOOK = 0.05  # seconds before the deadline in which no look is taken any more
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A provider's answer, read whole under a cap."""
+    """A provider's answer, read whole under a cap. `asked` is the request as a log may show it."""
 
+    asked: str
     status: int
     headers: httpx2.Headers
-    body: bytes
+    body: bytes = field(repr=False)
 
     def json(self) -> Any:
         """The body as JSON, None if it is none."""
@@ -51,44 +57,93 @@ async def send(
     content: Any = None,
     limit: int = CONTROL_LIMIT,
 ) -> Answer:
-    """One request within `seconds` as a whole, not per read. Redirects are not followed.
+    """One request within `seconds` as a whole, not per read. Redirects are not followed, cookies not returned.
 
     Raises ProviderError: UNAVAILABLE with `accepted=False` when the request cannot have reached the server, else
-    `accepted=None`; TIMEOUT; MALFORMED for a body over `limit` bytes.
+    `accepted=None`; TIMEOUT; MALFORMED for a body over `limit` bytes or a URL that cannot be used.
     """
+    asked = f"{method} {_loggable(url)}"
+    # Connecting has a limit of its own, well under the whole: a server that cannot be reached must not look like one
+    # that was too slow to answer, for then a job might exist.
+    connecting = min(CONNECT_SECONDS, seconds / 2)
+    try:
+        request = client.build_request(
+            method,
+            url,
+            # not compressed: an answer is then never larger than what was read of it
+            headers={"Accept-Encoding": "identity", **(headers or {})},
+            content=content,
+            timeout=httpx2.Timeout(seconds, connect=connecting, pool=connecting),
+        )
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise ProviderError(
+            Fault.MALFORMED,
+            "The provider's address cannot be used.",
+            detail=f"{asked}: {type(error).__name__}",
+            accepted=False,
+            final=True,
+        ) from None
+    request.headers.pop("Cookie", None)
     try:
         async with asyncio.timeout(seconds):
-            request = client.build_request(method, url, headers=dict(headers or {}), content=content)
-            response = await client.send(request, stream=True)
+            response = await client.send(request, stream=True, follow_redirects=False)
             try:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > limit:
                         raise ProviderError(
-                            Fault.MALFORMED, "The provider's answer is too large.", detail=f"{url}: over {limit} bytes"
+                            Fault.MALFORMED,
+                            "The provider's answer is too large.",
+                            detail=f"{asked}: over {limit} bytes",
+                            final=True,
                         )
             finally:
                 await response.aclose()
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
         raise ProviderError(
-            Fault.UNAVAILABLE, "The provider could not be reached.", detail=f"{url}: {error!r}", accepted=False
+            Fault.UNAVAILABLE, "The provider could not be reached.", detail=f"{asked}: {_named(error)}", accepted=False
         ) from None
     except (TimeoutError, httpx2.TimeoutException):
         raise ProviderError(
-            Fault.TIMEOUT, "The provider did not answer in time.", detail=f"{url}: no answer in {seconds:g} s"
+            Fault.TIMEOUT, "The provider did not answer in time.", detail=f"{asked}: no answer in {seconds:g} s"
         ) from None
-    except httpx2.HTTPError as error:
+    # OSError: what the engine lets through, such as an ssl.SSLError in the middle of an answer
+    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise ProviderError(
-            Fault.UNAVAILABLE, "The connection to the provider broke.", detail=f"{url}: {error!r}"
+            Fault.UNAVAILABLE, "The connection to the provider broke.", detail=f"{asked}: {_named(error)}"
         ) from None
-    return Answer(response.status_code, response.headers, bytes(body))
+    return Answer(asked, response.status_code, response.headers, bytes(body))
 
 
-def json_body(payload: Any, texts: Mapping[Media, bytes]) -> list[bytes]:
-    """`payload` as JSON in pieces, each Media in it replaced by its text (a URL or data URI, plain ASCII).
+def _named(error: Exception) -> str:
+    """An exception for the log. A LocalProtocolError quotes the header that it dislikes: that may be the key."""
+    return type(error).__name__ if isinstance(error, httpx2.LocalProtocolError) else f"{type(error).__name__}: {error}"
+
+
+def _loggable(url: str) -> str:
+    """Without what may be secret: the query (signatures), user and password."""
+    scheme, mark, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """All at once. The first failure, or a cancellation, ends the others before it is raised."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def json_body(payload: Any, texts: Mapping[Media, bytes]) -> bytes:
+    """`payload` as JSON, each Media in it replaced by its text (a URL or data URI, ASCII that needs no escapes).
 
     The texts are spliced in between the pieces instead of running through an encoder: 2.4 MB cost 0.1 ms, not 11.
+    Raises ProviderError for what JSON cannot carry: NaN, half a surrogate pair.
     """
     mark = secrets.token_hex(16)
     found: list[Media] = []
@@ -103,12 +158,20 @@ def json_body(payload: Any, texts: Mapping[Media, bytes]) -> list[bytes]:
             return [stand_in(item) for item in value]
         return value
 
-    frame = json.dumps(stand_in(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    pieces = frame.split(mark.encode())
-    body = [pieces[0]]
-    for media, piece in zip(found, pieces[1:], strict=True):
+    try:
+        frame = json.dumps(stand_in(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise ProviderError(
+            Fault.INVALID,
+            "A value of the request cannot be written as JSON.",
+            detail=type(error).__name__,  # its text quotes the value
+            accepted=False,
+        ) from None
+    first, *others = frame.split(mark.encode())
+    body = [first]
+    for media, piece in zip(found, others, strict=True):
         body += (texts[media], piece)
-    return body
+    return b"".join(body)
 
 
 def media_in(payload: Any) -> Iterator[Media]:
@@ -132,39 +195,77 @@ def media_in(payload: Any) -> Iterator[Media]:
 
 async def data_uri(media: Media) -> bytes:
     """The picture inline."""
-    raw = media.blob.read() if media.blob.in_memory else await asyncio.to_thread(media.blob.read)
+    try:
+        raw = media.blob.read() if media.blob.in_memory else await asyncio.to_thread(media.blob.read)
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from None
     return b"data:%s;base64,%s" % (media.mime.encode(), pybase64.b64encode(raw))
+
+
+async def pieces(media: Media) -> AsyncGenerator[bytes, None]:
+    """The picture's bytes, for the body of an upload."""
+    try:
+        async for piece in media.blob.chunks():
+            yield piece
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> ProviderError:
+    """Our own disk failed, or the request is over: nothing was sent, and the next try would fail alike."""
+    return ProviderError(
+        Fault.UNAVAILABLE,
+        "A picture of the request could not be sent to the provider.",
+        detail=f"the spooled picture cannot be read: {error!r}",
+        accepted=False,
+        final=True,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Making:
+    task: asyncio.Task[bytes]
+    waiting: int = 0
 
 
 class OncePerMedia:
     """Remembers what was made of a picture for as long as the picture lives, however many jobs it feeds.
 
-    Callers that come while the first is at work wait for it; a failure is not remembered.
+    Callers that come while the first is at work wait for it; it goes on until none of them waits any more. A failure is
+    not remembered.
     """
 
-    def __init__(self, make: Callable[[Media], Awaitable[bytes]]) -> None:
+    def __init__(self, make: Callable[[Media], Coroutine[Any, Any, bytes]]) -> None:
         self._make = make
-        self._made: WeakKeyDictionary[Media, asyncio.Task[bytes]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Media, bytes] = WeakKeyDictionary()
+        self._making: dict[Media, _Making] = {}
 
     async def get(self, media: Media) -> bytes:
         """The one result for this picture. Raises what making it raised."""
-        task = self._made.get(media)
-        if task is None:
-            task = asyncio.ensure_future(self._run(media))
-            self._made[media] = task
+        if (made := self._made.get(media)) is not None:
+            return made
+        work = self._making.get(media)
+        if work is None or work.task.done():
+            work = self._making[media] = _Making(asyncio.create_task(self._run(media)))
+        work.waiting += 1
         try:
             # One job's cancellation must not take the upload from the others.
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._made.get(media) is task and (task.cancelled() or task.exception()):
-                del self._made[media]
-            raise
+            return await asyncio.shield(work.task)
+        finally:
+            work.waiting -= 1
+            if work.waiting == 0:
+                if self._making.get(media) is work:
+                    del self._making[media]
+                if not work.task.done():
+                    work.task.cancel()
+                    await asyncio.gather(work.task, return_exceptions=True)
 
     async def _run(self, media: Media) -> bytes:
-        return await self._make(media)
+        made = self._made[media] = await self._make(media)
+        return made
 
 
-def poll_intervals(first: float = 0.1, share: float = 0.06, longest: float = 2.0) -> Iterator[float]:
+def poll_intervals(first: float = 0.1, share: float = 0.05, longest: float = 2.0) -> Iterator[float]:
     """Seconds to wait before each next look: `share` of the time waited so far, so that a long job costs few polls and
     a short one little delay."""
     waited = 0.0
@@ -174,6 +275,45 @@ def poll_intervals(first: float = 0.1, share: float = 0.06, longest: float = 2.0
         yield pause
 
 
+async def poll(clock: Clock, look: Callable[[], Awaitable[T | None]], deadline: float) -> T:
+    """Look until there is something to see. Raises ProviderError TIMEOUT at the deadline."""
+    for pause in poll_intervals():
+        if (found := await look()) is not None:
+            return found
+        left = deadline - clock.monotonic()
+        if left < SHORTEST_LOOK:
+            break
+        # Ever shorter towards the end: what is done just in time is still fetched.
+        await clock.sleep(min(pause, left / 2))
+    raise _out_of_time()
+
+
+async def persist(
+    clock: Clock, step: Callable[[float], Awaitable[T]], deadline: float, *, tries: int = TRIES, accepted: bool = True
+) -> T:
+    """A step that costs nothing to repeat: up to `tries` times, unless a failure is final.
+
+    `step` is told the seconds that are left; `accepted` whether a job exists by now.
+    """
+    for attempt in range(1, tries + 1):
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            raise _out_of_time()
+        try:
+            return await step(left)
+        except ProviderError as error:
+            error.accepted = accepted
+            pause = min(0.2 * 2**attempt, 5.0) if error.retry_after is None else error.retry_after
+            if error.final or attempt == tries or clock.monotonic() + pause >= deadline:
+                raise
+        await clock.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _out_of_time() -> ProviderError:
+    return ProviderError(Fault.TIMEOUT, "The provider did not finish in time.", accepted=True)
+
+
 def retry_after(headers: httpx2.Headers) -> float | None:
     """The Retry-After header in seconds, None if absent or a date."""
     try:
@@ -181,6 +321,17 @@ def retry_after(headers: httpx2.Headers) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < 86_400 else None
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port as the HTTP client itself will read them; empty for what it would not take, or with a user
+    in it."""
+    try:
+        parts = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        return ""
+    usable = parts.scheme in ("http", "https") and parts.host and not parts.userinfo
+    return f"{parts.scheme}://{parts.netloc.decode()}" if usable else ""
 
 
 def split_origins(text: str) -> frozenset[str]:
