@@ -98,12 +98,12 @@ class Protocol(HttpToolsProtocol):
 
 
 def make_server(app: Any, *, head_seconds: float, drain_seconds: float) -> uvicorn.Server:
-    """A server for the application. A request's head has `head_seconds` to arrive; after a signal, running requests have
-    `drain_seconds` to end."""
+    """A server for the application. A request's head has `head_seconds` to arrive; after a signal, running requests
+    have `drain_seconds` to end."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=partial(Protocol, head_seconds=head_seconds),
+            http=partial(Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # called like a class
             ws="none",
             log_config=None,
             access_log=False,

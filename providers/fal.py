@@ -103,7 +103,7 @@ class FalProvider:
         self.media_origins = split_origins(settings["media_origins"])
         self._key = settings["key"].strip()  # a key from a file ends in a newline
         if not _KEY.fullmatch(self._key):
-            raise ValueError("FAL_KEY must be `id:secret`, printable ASCII without spaces")
+            raise ValueError("FAL_KEY must be printable ASCII without spaces")
         self._queue = settings["queue_url"].rstrip("/")
         self._rest = settings["rest_url"].rstrip("/")
         own = origin(self._queue)

@@ -24,7 +24,7 @@ from app.api.edits import edits_router
 from app.api.middleware import RequestContext
 from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
-from app.children import listen
+from app.server import listen
 from app.config import Config
 from app.main import build
 from app.media.download import Downloader
