@@ -24,12 +24,12 @@ from app.api.edits import edits_router
 from app.api.middleware import RequestContext
 from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
-from app.server import listen
 from app.config import Config
 from app.main import build
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
+from app.server import listen
 from tests.api.raw import EDITS, FORM, connected, fields, file, form, head, post, refused
 from tests.conftest import MODEL, Json, Served
 from tests.fakes.sandbox import SandboxServer
