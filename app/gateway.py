@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from app import pricing
-from app.catalogue.load import Catalogue
+from app.catalogue.load import Catalogue, Found
 from app.delivery import Deliverer
 from app.dispatch import Dispatcher, Done
 from app.errors import GatewayError, ModelNotFound, ProviderBadResponse, UnsupportedMode, from_provider
 from app.media.pool import MediaPool
 from app.media.prepare import prepare as prepare_media
-from app.params.engine import compile_plan
+from app.params.engine import check_parameters, compile_plan
 from app.receipts import Receipts
 from app.types import Artefact, Attempt, Call, EditRequest, Failure, Outcome, Plan, Quote, Receipt
 from providers.base import Clock, Media, Provider, ProviderResult
@@ -86,8 +86,19 @@ class Gateway:
         self._request_seconds = request_seconds
         self._keep_results_seconds = keep_results_seconds
 
+    def check(self, request: EditRequest) -> None:
+        """Everything that can be said before the request's pictures are there. Pure; raises what has to be mended."""
+        found = self._find(request)
+        check_parameters(request, found.offers[0])
+
     def prepare(self, request: EditRequest) -> Job:
         """Compile and price. Pure; raises what the caller has to mend."""
+        found = self._find(request)
+        offer = found.offers[0]
+        plan = compile_plan(request, found.model.id, offer)
+        return Job(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
+
+    def _find(self, request: EditRequest) -> Found:
         found = self.catalogue.find(request.model)
         if found is None:
             nearest = self.catalogue.nearest(request.model)
@@ -99,9 +110,7 @@ class Gateway:
                 f"Supported modes: {', '.join(found.model.modes)}.",
                 param="model",
             )
-        offer = found.offers[0]
-        plan = compile_plan(request, found.model.id, offer)
-        return Job(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
+        return found
 
     async def edit(self, job: Job) -> Outcome:
         """Run it to the end. Raises GatewayError if not one picture was made."""

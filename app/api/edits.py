@@ -52,7 +52,7 @@ def edits_router(
         dry_run = _dry_run(request)
         body = Body(request.receive, request.headers.get("content-length"), limits)
         deployment = request.path_params.get("deployment")
-        asked = await reader.read(request, body, "image-edit", caller, request.state.request_id, deployment)
+        asked = await reader.read(request, body, "image-edit", caller, gateway.check, deployment)
         job = gateway.prepare(asked)
         if dry_run:
             return JSONResponse(wire.estimate(job, job.upstream.provider.label))

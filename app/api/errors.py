@@ -45,7 +45,11 @@ def install(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
-        return render(error, _id(request))
+        answer = render(error, _id(request))
+        if request.headers.get("user-agent", "").startswith("OpenAI/JS 4."):
+            # It repeats a form without its body, and then waits for ever (captured with openai-node 4.104).
+            answer.headers["x-should-retry"] = "false"
+        return answer
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

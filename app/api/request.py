@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +48,39 @@ class RequestReader:
         self._spool_dir = spool_dir
 
     async def read(
-        self, request: Request, body: Body, mode: Mode, caller: Caller, request_id: str, deployment: str | None = None
+        self,
+        request: Request,
+        body: Body,
+        mode: Mode,
+        caller: Caller,
+        check: Callable[[EditRequest], None],
+        deployment: str | None = None,
     ) -> EditRequest:
-        """The whole body, pictures loaded. `deployment`: the model that the path names, which then counts.
-        Raises GatewayError; ClientGone."""
+        """The whole body, pictures loaded. `deployment`: the model that the path names, which then counts. `check` sees
+        the request before its pictures are read or fetched, and raises what is wrong with its words.
+
+        Raises GatewayError; ClientGone.
+        """
         params, sources = await self._parameters(request, body)
         if deployment is not None:
             params["model"] = Given("model", deployment)
         model = _model(params)
-        for parameter, found in sources.items():
-            params[parameter] = Given(found[0].spelled, await self._loader.load(found))
-        return EditRequest(
-            id=request_id,
+        without_pictures = {parameter: Given(found[0].spelled, ()) for parameter, found in sources.items()}
+        asked = EditRequest(
+            id=request.state.request_id,
             mode=mode,
             model=model,
-            params=params,
+            params={**params, **without_pictures},
             caller=caller,
             strict=self._strict or caller.strict,
             response_format=caller.response_format or self._response_format,
             base_url=self._public_url or str(request.base_url).rstrip("/"),
         )
+        check(asked)
+        pictures = {
+            parameter: Given(found[0].spelled, await self._loader.load(found)) for parameter, found in sources.items()
+        }
+        return replace(asked, params={**params, **pictures})
 
     async def _parameters(self, request: Request, body: Body) -> tuple[dict[str, Given], dict[str, list[Source]]]:
         coding = request.headers.get("content-encoding", "identity").strip().lower()

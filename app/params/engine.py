@@ -40,11 +40,7 @@ class _Draft:
 
 def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     """The request as this offer will run it. Pure. Raises InvalidRequest and its kin, naming the caller's own word."""
-    given, extra = _assign(request, offer)
-    typed = {name: replace(value, value=coerce(offer.params[name], value)) for name, value in _in_order(given)}
-    for name, row in offer.params.items():
-        if row.required and name not in typed:
-            raise MissingParameter(name)
+    typed, extra = check_parameters(request, offer)
     draft = _Draft(delivery=Delivery(base_url=request.base_url))
     images = _images(typed)
     _apply_rows(draft, typed, offer, strict=request.strict)
@@ -55,6 +51,21 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
         draft.notes.append(Note(name, "passthrough", name, "not a known parameter: sent as it is", value.spelled))
     calls = tuple(_calls(draft, offer))
     return Plan(model, offer, calls, draft.inputs, draft.delivery, tuple(draft.notes), draft.size)
+
+
+def check_parameters(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
+    """The given parameters typed and bounded by their rows, and those that have no row; nothing required is missing.
+
+    Looks at no picture: what is wrong with the words of a request is said before its pictures are fetched and read.
+    """
+    given, extra = _assign(request, offer)
+    typed: dict[str, Given] = {}
+    for name in _in_order(offer):
+        if name in given:
+            typed[name] = replace(given[name], value=coerce(offer.params[name], given[name]))
+        elif offer.params[name].required:
+            raise MissingParameter(name)
+    return typed, extra
 
 
 def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
@@ -120,11 +131,11 @@ def _check_extra(value: Given, *, strict: bool) -> None:
     check_text(value.spelled, value.value)
 
 
-def _in_order(given: Mapping[str, Given]) -> Iterator[tuple[str, Given]]:
-    middle = [name for name in given if name not in _FIRST and name not in _LAST]
+def _in_order(offer: Offer) -> Iterator[str]:
+    middle = [name for name in offer.params if name not in _FIRST and name not in _LAST]
     for name in (*_FIRST, *middle, *_LAST):
-        if name in given:
-            yield name, given[name]
+        if name in offer.params:
+            yield name
 
 
 def _images(typed: Mapping[str, Given]) -> tuple[Media, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import httpx2
 import pytest
@@ -186,3 +187,16 @@ def test_a_defect_of_ours_is_an_answer_too(caplog: pytest.LogCaptureFixture) -> 
     refused(answer, 500, "internal_error")
     assert answer.headers["x-should-retry"] == "false"
     assert "a secret" in caplog.text  # where it belongs
+
+
+def test_an_old_node_sdk_is_told_not_to_repeat_a_form(
+    gateway: Served, script: Callable[..., None], photo: bytes
+) -> None:
+    script({"on": "submit", "fault": "rate_limit", "times": None})
+    form = {"data": {"model": "qwen-image-edit-2509", "prompt": "sepia"}, "files": {"image": photo}}
+    told = {}
+    for agent in ("OpenAI/JS 4.104.0", "OpenAI/JS 6.49.0"):
+        answer = gateway.post(**form, headers={"user-agent": agent})
+        assert answer.status_code == 429
+        told[agent] = answer.headers.get("x-should-retry")
+    assert told == {"OpenAI/JS 4.104.0": "false", "OpenAI/JS 6.49.0": None}

@@ -27,7 +27,7 @@ def near(start_gateway: StartGateway, web: WebServer) -> Served:
 
 
 def edit(gateway: Served, **body: Any) -> Any:
-    return gateway.post({"model": MODEL, "prompt": "sepia", "size": "256x256", **body})
+    return gateway.post({"model": MODEL, "prompt": "sepia", "size": "256x256"} | body)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,13 @@ def test_the_allowance_is_for_that_origin_alone(gateway: Served, near: Served, w
             answer = edit(served, image_url=f"{url}/a.png")
             assert answer.json()["error"]["code"] == "invalid_image_url"
         assert other.asked == []
+
+
+@pytest.mark.parametrize("wrong", [{"n": 11}, {"prompt": ""}, {"model": "nothing"}, {"size": 3}, {"acceleration": "x"}])
+def test_what_is_wrong_with_the_words_is_said_before_anything_is_fetched(
+    near: Served, web: WebServer, wrong: dict[str, Any]
+) -> None:
+    web.asked.clear()
+    answer = edit(near, image_url=f"{web.url}/a.png", **wrong)
+    assert answer.json()["error"]["param"] == next(iter(wrong))
+    assert web.asked == []
