@@ -1,0 +1,36 @@
+"""The pages under docs/ name only what exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = (ROOT / "docs" / "clients.md").read_text("utf-8")
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    tests = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        tests |= set(re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
+    for page in (ROOT / "docs").glob("*.md"):
+        named = set(re.findall(r"`(test_\w+)`", page.read_text("utf-8")))
+        assert named <= tests, page.name
+
+
+def test_every_recording_that_is_named_exists_and_all_clients_of_the_reference_are_named() -> None:
+    recordings = {path.stem for path in (ROOT / "tests" / "recorded").glob("*.http")}
+    named = set(re.findall(r"`([a-z-]+)`", " ".join(re.findall(r"recorded (`.*?`) \|", CLIENTS))))
+    assert named <= recordings
+    for client in ("Open WebUI", "LibreChat", "n8n", "LobeChat", "Cherry Studio", "Hermes", "Codex"):
+        assert client in CLIENTS
+
+
+def test_every_variable_that_a_page_names_is_in_the_settings() -> None:
+    from app.config import Config, Limits, Results
+
+    known = {f"IMAGEGATE_{name.upper()}" for name in Config.model_fields}
+    known |= {f"IMAGEGATE_LIMITS_{name.upper()}" for name in Limits.model_fields}
+    known |= {f"IMAGEGATE_RESULTS_{name.upper()}" for name in Results.model_fields}
+    for page in (ROOT / "docs").glob("*.md"):
+        assert set(re.findall(r"\bIMAGEGATE_[A-Z_]+\b", page.read_text("utf-8"))) <= known, page.name
