@@ -86,7 +86,7 @@ class FalProvider:
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("key", "FAL_KEY", "API key, `id:secret`.", secret=True, required=True),
         Setting("queue_url", "FAL_QUEUE_URL", "Base URL of the queue.", "https://queue.fal.run"),
-        Setting("run_url", "FAL_RUN_URL", "Base URL of the synchronous API. Jobs go through the queue: nothing calls it yet.", "https://fal.run"),
+        Setting("run_url", "FAL_RUN_URL", "Base URL of the synchronous API; nothing uses it yet.", "https://fal.run"),
         Setting("rest_url", "FAL_REST_URL", "Base URL of the storage API.", "https://rest.fal.ai"),
         Setting(
             "media_origins",
