@@ -6,8 +6,6 @@ Stands between `gateway` and its strangers `media` and `storage`, which know not
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping
 
 import pybase64
@@ -18,12 +16,16 @@ from app.media.download import Downloader, FetchFailed, Reason
 from app.media.finish import BadPicture, finish
 from app.media.netguard import is_handable
 from app.media.pool import MediaPool
+from app.media.sniff import is_accepted, size_of, sniff_format
 from app.storage.base import Storage, StorageError
 from app.types import MIME, Artefact, Delivery, ImageFormat
-from providers.base import ResultImage
+from providers.base import Clock, ResultImage
 
 EXTENSIONS: Mapping[ImageFormat, str] = {"png": "png", "jpeg": "jpg", "gif": "gif", "webp": "webp", "avif": "avif"}
 FETCH_TRIES = 5
+FETCH_SECONDS = 60.0  # one picture, from here to its last byte
+GRACE_SECONDS = 20.0
+HEAD_BYTES, HEAD_SECONDS = 65_536, 5.0
 
 
 class Deliverer:
@@ -36,7 +38,8 @@ class Deliverer:
         storage: Storage,
         limits: Limits,
         results: Results,
-        clock: Callable[[], float] = time.time,
+        clock: Clock,
+        now: Callable[[], float],
     ) -> None:
         self._downloader = downloader
         self._pool = pool
@@ -44,25 +47,20 @@ class Deliverer:
         self._limits = limits
         self._results = results
         self._clock = clock
+        self._now = now
 
-    async def deliver(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact:
-        """One picture as the client asked for it. Raises GatewayError; whatever it is, the job has been made."""
+    async def deliver(self, image: ResultImage, delivery: Delivery, index: int, deadline: float) -> Artefact:
+        """One picture as the client asked for it; fetching may outlast `deadline` by GRACE_SECONDS: it is paid.
+
+        Raises GatewayError; whatever it is, the job has been made.
+        """
         if image.flagged:
-            raise Refused(
-                "The provider's safety check blacked out the picture. It was charged all the same.", should_retry=False
-            )
-        if self._may_hand_on(image, delivery):
-            return Artefact(
-                index,
-                url=image.url,
-                format=delivery.asked_format,
-                width=image.width,
-                height=image.height,
-                revised_prompt=image.revised_prompt,
-            )
-        data = image.data if image.data is not None else await self._fetch(image.url or "")
+            raise Refused("The provider's safety check blacked out the picture.")
+        if handed_on := await self._handed_on(image, delivery, index):
+            return handed_on
+        data = image.data if image.data is not None else await self._fetch(image.url or "", deadline)
         try:
-            done = await self._pool.run(finish, data, delivery, index, max_pixels=self._limits.result_pixels)
+            done = await self._pool.run_owed(finish, data, delivery, index, max_pixels=self._limits.result_pixels)
         except BadPicture as error:
             raise ProviderBadResponse("The provider's picture cannot be read.", detail=str(error)) from None
         url = b64 = None
@@ -72,30 +70,45 @@ class Deliverer:
             url = delivery.base_url + await self._store(done.data, done.format)
         return Artefact(index, url, b64, done.format, done.width, done.height, image.revised_prompt)
 
-    def _may_hand_on(self, image: ResultImage, delivery: Delivery) -> bool:
-        """Whether the provider's own URL can be the answer: no byte has to change, and anybody can open it."""
-        if self._results.delivery != "auto" or delivery.response_format != "url" or image.url is None:
-            return False
-        if delivery.mask is not None or delivery.quality is not None or delivery.format != delivery.asked_format:
-            return False
-        if delivery.exact is not None and (image.width, image.height) != delivery.exact:
-            return False
-        return is_handable(image.url)
+    async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact | None:
+        """The provider's own URL, if no byte has to change and anybody can open it.
 
-    async def _fetch(self, url: str) -> bytes:
+        What a provider says of its picture can be wrong: its first bytes are read for its true format and size.
+        """
+        if self._results.delivery != "auto" or delivery.response_format != "url" or image.url is None:
+            return None
+        if delivery.mask is not None or delivery.quality is not None or not is_handable(image.url):
+            return None
+        try:
+            head = await self._downloader.peek(image.url, size=HEAD_BYTES, timeout=HEAD_SECONDS)
+        except FetchFailed:
+            return None  # fetching it whole will say what is wrong, or succeed
+        kind, found = sniff_format(head[:64]), size_of(head)
+        if not is_accepted(kind) or found is None or delivery.format not in (None, kind):
+            return None
+        if delivery.exact not in (None, (found.width, found.height)):
+            return None
+        return Artefact(index, image.url, None, kind, found.width, found.height, image.revised_prompt)
+
+    async def _fetch(self, url: str, deadline: float) -> bytes:
         for attempt in range(1, FETCH_TRIES + 1):
+            left = max(deadline - self._clock.monotonic(), 0) + GRACE_SECONDS
             try:
-                fetched = await self._downloader.fetch(url, max_bytes=self._limits.result_bytes, timeout=60)
+                fetched = await self._downloader.fetch(
+                    url, max_bytes=self._limits.result_bytes, timeout=min(FETCH_SECONDS, left)
+                )
             except FetchFailed as error:
-                if not error.transient or attempt == FETCH_TRIES:
+                pause = 0.2 * 2**attempt
+                out_of_time = self._clock.monotonic() + pause >= deadline + GRACE_SECONDS
+                if not error.transient or attempt == FETCH_TRIES or out_of_time:
                     raise _fetch_error(error) from None
-                await asyncio.sleep(0.2 * 2**attempt)
+                await self._clock.sleep(pause)
             else:
                 return fetched.data
         raise AssertionError("unreachable")
 
     async def _store(self, data: bytes, format: ImageFormat) -> str:
-        expires = self._clock() + self._results.url_seconds
+        expires = self._now() + self._results.url_seconds
         try:
             key = await self._storage.put(
                 data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires

@@ -32,7 +32,6 @@ class Done(Generic[T]):
     """One call as it ended: what `finish` made of its result, or the error."""
 
     call: Call
-    attempts: tuple[Attempt, ...]
     result: ProviderResult | None = None
     finished: T | None = None
     error: ProviderError | None = None
@@ -56,18 +55,19 @@ class Dispatcher:
         request_id: str,
         deadline: float,
         keep_results_seconds: int,
+        attempts: list[Attempt],
     ) -> AsyncGenerator[Done[T], None]:
-        """Each call as it ends, in that order. `pictures` fill the payloads' slots. A defect is raised as it is."""
+        """Each call as it ends, in that order. `pictures` fill the payloads' slots; every attempt is entered into
+        `attempts`, also those that nobody waits for any more. A defect is raised as it is."""
 
         async def work(call: Call) -> Done[T]:
             payload = _filled(call.payload, pictures)
             sent = ProviderCall(plan.offer.endpoint, payload, request_id, keep_results_seconds, deadline)
-            attempts: list[Attempt] = []
             try:
                 result = await self._one(provider, sent, attempts)
-                return Done(call, tuple(attempts), result, await finish(call, result))
+                return Done(call, result, await finish(call, result))
             except ProviderError as error:
-                return Done(call, tuple(attempts), error=error)
+                return Done(call, error=error)
 
         tasks = [asyncio.create_task(work(call)) for call in plan.calls]
         try:
@@ -102,6 +102,7 @@ class Dispatcher:
                 if not again or number == SUBMIT_TRIES or self._clock.monotonic() + pause >= call.deadline:
                     raise
             except BaseException:  # the caller has left, or the adapter has a defect
+                attempts.append(self._attempt(provider, call, ticket, began))
                 if ticket is not None:
                     self._leave(self._cancel(provider, ticket))
                 raise
@@ -188,7 +189,8 @@ class Dispatcher:
             endpoint=call.endpoint,
             job=ticket.job if ticket else None,
             seconds=self._clock.monotonic() - began,
-            fault=error.fault if error else None,
+            fault=error.fault if error else None if result else "left",
+            charged=error.charged if error else True if result else None,
             billable_units=result.billable_units if result else None,
         )
 

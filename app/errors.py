@@ -23,7 +23,8 @@
     ├── InvalidApiKey 401 · ModelNotFound, NotFound 404 · MethodNotAllowed 405 · RequestTimeout 408
     ├── RequestTooLarge 413 · UnsupportedContentType 415 · RateLimited 429
     ├── InternalError 500 · Overloaded 503
-    └── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured 502 · ProviderTimeout 504
+    └── ProviderFailure               its message says whether the provider charged
+        └── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured 502 · ProviderTimeout 504
 
 `message` and `param` are public; `detail` is for the log only. `app.api.errors` is the one place that renders them.
 """
@@ -31,6 +32,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 from providers.base import Fault, ProviderError
@@ -44,6 +46,7 @@ class GatewayError(Exception):
     code: str = "internal_error"
     # None: leave it to the client's own rules. False: a repeat cannot help or could pay twice.
     should_retry: bool | None = None
+    tells_charge: ClassVar[bool] = False  # the provider was at work: the message says whether it was charged
 
     def __init__(
         self,
@@ -59,8 +62,12 @@ class GatewayError(Exception):
         self.param = param
         self.detail = detail
         self.retry_after = retry_after
+        self.cost: Decimal | None = None  # what the request cost all the same; None = not known, or nothing to tell
         if should_retry is not None:
             self.should_retry = should_retry
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class InvalidRequest(GatewayError):
@@ -190,6 +197,7 @@ class Refused(InvalidRequest):
 
     type = "image_generation_user_error"
     code = "content_policy_violation"
+    tells_charge = True
 
 
 class InvalidApiKey(GatewayError):
@@ -271,30 +279,34 @@ class Overloaded(GatewayError):
     code = "overloaded"
 
 
-class ProviderUnavailable(GatewayError):
-    """The provider could not be reached or broke."""
+class ProviderFailure(GatewayError):
+    """The provider's doing, or our account's there."""
 
     status = 502
+    tells_charge = True
+
+
+class ProviderUnavailable(ProviderFailure):
+    """The provider could not be reached or broke."""
+
     code = "provider_unavailable"
 
 
-class ProviderBadResponse(GatewayError):
+class ProviderBadResponse(ProviderFailure):
     """The provider answered something that it does not document, or a picture that is none."""
 
-    status = 502
     code = "provider_bad_response"
     should_retry = False  # a job was made and may have been billed
 
 
-class ProviderMisconfigured(GatewayError):
+class ProviderMisconfigured(ProviderFailure):
     """Our key or account at the provider, never the caller's."""
 
-    status = 502
     code = "provider_misconfigured"
     should_retry = False
 
 
-class ProviderTimeout(GatewayError):
+class ProviderTimeout(ProviderFailure):
     """The provider did not finish in time."""
 
     status = 504
@@ -343,7 +355,7 @@ FAULTS: dict[Fault, FaultRule] = {
 def from_provider(error: ProviderError, *, param: str | None = None) -> GatewayError:
     """What a provider's failure is for the client. `param` is the caller's word for the field that was refused."""
     rule = FAULTS[error.fault]
-    money_at_risk = error.charged or error.accepted is not False
+    money_at_risk = error.charged is not False
     return rule.error(
         error.message,
         param=param,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from app import pricing
 from app.catalogue.load import Catalogue, Found
 from app.delivery import Deliverer
 from app.dispatch import Dispatcher, Done
-from app.errors import GatewayError, ModelNotFound, ProviderBadResponse, UnsupportedMode, from_provider
+from app.errors import GatewayError, InternalError, ModelNotFound, ProviderBadResponse, UnsupportedMode, from_provider
+from app.media.finish import decode_mask
 from app.media.pool import MediaPool
 from app.media.prepare import prepare as prepare_media
 from app.params.engine import check_parameters, compile_plan
@@ -39,7 +39,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Prepared:
     """A request that was understood and priced, but not yet run."""
 
     request: EditRequest
@@ -56,8 +56,38 @@ class _Tally:
     made: list[Artefact] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    cost: Decimal | None = Decimal(0)
+    cost: Decimal | None = Decimal(0)  # of what was made
     seed: int | None = None
+
+    def charge(self, plan: Plan, call: Call, result: ProviderResult) -> None:
+        """A job was done: from now on it costs, whatever becomes of its pictures."""
+        sizes = [(one.width, one.height) if one.width and one.height else plan.size for one in result.images]
+        cost = pricing.cost(plan.offer.price, sizes, result.billable_units)
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
+        if call.first == 0:
+            self.seed = result.seed
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether a job that brought nothing may have been billed all the same."""
+        return any(attempt.charged is None for attempt in self.attempts)
+
+    def error(self, currency: str) -> GatewayError:
+        """What the caller is told when not one picture was made: the first failure, but never one that invites a
+        repeat when another says that money is at stake; and what it cost."""
+        error = min(self.failed, key=lambda failure: (failure.error.should_retry is not False, failure.index)).error
+        error.cost = None if self.uncertain else self.cost
+        if error.tells_charge:
+            if self.uncertain:
+                charge = "It is not known whether the provider charged for it."
+            elif self.cost is None:
+                charge = "It was charged."
+            else:
+                charge = (
+                    f"It was charged: {self.cost.normalize():f} {currency}." if self.cost else "Nothing was charged."
+                )
+            error.message = f"{error.message} {charge}"
+        return error
 
 
 class Gateway:
@@ -74,7 +104,7 @@ class Gateway:
         *,
         request_seconds: float,
         keep_results_seconds: int,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float],
     ) -> None:
         self.catalogue = catalogue
         self._upstreams = upstreams
@@ -91,12 +121,12 @@ class Gateway:
         found = self._find(request)
         check_parameters(request, found.offers[0])
 
-    def prepare(self, request: EditRequest) -> Job:
+    def prepare(self, request: EditRequest) -> Prepared:
         """Compile and price. Pure; raises what the caller has to mend."""
         found = self._find(request)
         offer = found.offers[0]
         plan = compile_plan(request, found.model.id, offer)
-        return Job(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
+        return Prepared(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
 
     def _find(self, request: EditRequest) -> Found:
         found = self.catalogue.find(request.model)
@@ -112,15 +142,15 @@ class Gateway:
             )
         return found
 
-    async def edit(self, job: Job) -> Outcome:
+    async def edit(self, prepared: Prepared) -> Outcome:
         """Run it to the end. Raises GatewayError if not one picture was made."""
-        async with aclosing(self.stream(job)) as events:
+        async with aclosing(self.stream(prepared)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     return event
         raise AssertionError("a stream ends with its outcome or an error")
 
-    async def stream(self, job: Job) -> AsyncGenerator[Artefact | Failure | Outcome, None]:
+    async def stream(self, prepared: Prepared) -> AsyncGenerator[Artefact | Failure | Outcome, None]:
         """Each picture as it is done, then the outcome. Leaving early cancels what is still under way.
 
         Raises GatewayError if not one picture was made. However it ends, one receipt is issued.
@@ -128,42 +158,43 @@ class Gateway:
         tally = _Tally(self._clock.monotonic())
         error: BaseException | None = None
         try:
-            async with aclosing(self._run(job, tally)) as events:
+            async with aclosing(self._run(prepared, tally)) as events:
                 async for event in events:
                     yield event
             if not tally.made:
-                first = min(tally.failed, key=lambda failure: failure.index)
-                raise first.error
+                raise tally.error(prepared.quote.currency)
         except BaseException as problem:
             error = problem
             raise
         finally:
-            receipt = self._receipt(job, tally, error)
+            receipt = self._receipt(prepared, tally, error)
             self._receipts.issue(receipt)
-        label = job.upstream.provider.label
+        label = prepared.upstream.provider.label
         made = tuple(sorted(tally.made, key=lambda artefact: artefact.index))
-        yield Outcome(job.plan, label, made, receipt, tally.seed, int(self.now()))
+        yield Outcome(label, made, receipt, tally.seed, int(self.now()))
 
     async def settle(self) -> None:
         """Before the process ends: wait until abandoned jobs were cancelled upstream."""
         await self._dispatcher.settle()
 
-    async def _run(self, job: Job, tally: _Tally) -> AsyncGenerator[Artefact | Failure, None]:
-        plan, upstream = job.plan, job.upstream
+    async def _run(self, prepared: Prepared, tally: _Tally) -> AsyncGenerator[Artefact | Failure, None]:
+        plan, upstream = prepared.plan, prepared.upstream
         deadline = tally.began + self._request_seconds
         pictures = await self._pictures(plan)
 
         async def finish(call: Call, result: ProviderResult) -> list[Artefact | Failure]:
-            return await self._deliver(plan, call, result, upstream.deliverer)
+            tally.charge(plan, call, result)
+            return await self._deliver(plan, call, result, upstream.deliverer, deadline)
 
         running = self._dispatcher.run(
             plan,
             upstream.provider,
             pictures,
             finish,
-            request_id=job.request.id,
+            request_id=prepared.request.id,
             deadline=deadline,
             keep_results_seconds=self._keep_results_seconds,
+            attempts=tally.attempts,
         )
         async with aclosing(running) as calls:
             async for done in calls:
@@ -171,11 +202,14 @@ class Gateway:
                     yield event
 
     async def _pictures(self, plan: Plan) -> tuple[Media, ...]:
-        """The inputs as the provider can read them, without metadata."""
+        """The inputs as the provider can read them, without metadata. What the gateway itself will have to decode later
+        is decoded once before anything is bought."""
+        if plan.delivery.mask is not None:
+            await self._pool.run(decode_mask, plan.delivery.mask)
         return tuple(await asyncio.gather(*(self._pool.run(prepare_media, step) for step in plan.inputs)))
 
     async def _deliver(
-        self, plan: Plan, call: Call, result: ProviderResult, deliverer: Deliverer
+        self, plan: Plan, call: Call, result: ProviderResult, deliverer: Deliverer, deadline: float
     ) -> list[Artefact | Failure]:
         """Every picture that one call owed: delivered, or why not."""
 
@@ -184,39 +218,34 @@ class Gateway:
             if offset >= len(result.images):
                 return Failure(index, ProviderBadResponse("The provider made fewer pictures than it was asked for."))
             try:
-                return await deliverer.deliver(result.images[offset], plan.delivery, index)
+                return await deliverer.deliver(result.images[offset], plan.delivery, index, deadline)
             except GatewayError as error:
                 log.warning("picture %d was not delivered: %s (%s)", index, error.message, error.detail)
                 return Failure(index, error)
+            except Exception:  # a defect of ours must not take the other pictures, which are paid for, with it
+                log.exception("picture %d was not delivered", index)
+                return Failure(index, InternalError("The gateway could not deliver the picture.", should_retry=False))
 
+        if len(result.images) > call.count:
+            log.warning("%s made %d pictures, asked for %d", plan.offer.endpoint, len(result.images), call.count)
         return list(await asyncio.gather(*(one(offset) for offset in range(call.count))))
 
     def _count(self, plan: Plan, done: Done[list[Artefact | Failure]], tally: _Tally) -> list[Artefact | Failure]:
         """One call's end, entered into the tally."""
-        tally.attempts.extend(done.attempts)
         if done.error is not None:
             error = from_provider(done.error, param=_callers_word(plan, done.error.field))
             events: list[Artefact | Failure] = [
                 Failure(index, error) for index in range(done.call.first, done.call.first + done.call.count)
             ]
         else:
-            assert done.result is not None
             assert done.finished is not None
             events = done.finished
-            sizes = [
-                (image.width, image.height) if image.width and image.height else plan.size
-                for image in done.result.images
-            ]
-            cost = pricing.cost(plan.offer.price, sizes, done.result.billable_units)
-            tally.cost = None if tally.cost is None or cost is None else tally.cost + cost
-            if done.call.first == 0:
-                tally.seed = done.result.seed
         tally.made += [event for event in events if isinstance(event, Artefact)]
         tally.failed += [event for event in events if isinstance(event, Failure)]
         return events
 
-    def _receipt(self, job: Job, tally: _Tally, error: BaseException | None) -> Receipt:
-        plan = job.plan
+    def _receipt(self, prepared: Prepared, tally: _Tally, error: BaseException | None) -> Receipt:
+        plan = prepared.plan
         code = error.code if isinstance(error, GatewayError) else None
         if error is None:
             status = "partial" if tally.failed else "completed"
@@ -225,18 +254,19 @@ class Gateway:
         else:
             status, code = "failed", code or "internal_error"
         return Receipt(
-            request_id=job.request.id,
-            caller=job.request.caller,
+            request_id=prepared.request.id,
+            caller=prepared.request.caller,
             model=plan.model,
             provider=plan.offer.provider,
             endpoint=plan.offer.endpoint,
             status=status,  # type: ignore[arg-type]
             cost=tally.cost,
-            currency=job.quote.currency,
+            currency=prepared.quote.currency,
             pictures=len(tally.made),
             attempts=tuple(tally.attempts),
             notes=plan.notes,
             failures=tuple(sorted(tally.failed, key=lambda failure: failure.index)),
+            uncertain=tally.uncertain,
             error_code=code,
             seconds=self._clock.monotonic() - tally.began,
         )

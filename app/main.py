@@ -130,7 +130,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             raise RegistryError(f"providers.{name}: {error}") from None
         downloader = Downloader(_guard(provider.media_origins, f"providers.{name}.media_origins"), ssl_context=tls)
         downloaders.append(downloader)
-        deliverer = Deliverer(downloader, pool, storage, config.limits, config.results)
+        deliverer = Deliverer(downloader, pool, storage, config.limits, config.results, clock, time.time)
         upstreams[name] = Upstream(provider, deliverer)
     labels = {name: upstream.provider.label for name, upstream in upstreams.items()}
     gateway = Gateway(
@@ -142,6 +142,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         clock,
         request_seconds=config.request_seconds,
         keep_results_seconds=config.results.url_seconds,
+        now=time.time,
     )
     auth = Authenticator(config.api_key.get_secret_value())
     for_callers = Downloader(_guard(frozenset(config.image_origins), "image_origins"), ssl_context=tls)

@@ -19,7 +19,7 @@ def quote(plan: Plan) -> Quote:
     if price.per == "image":
         return _quote(price, Decimal(count), Decimal(count))
     if plan.size is None:
-        return Quote("megapixel", Decimal(0), Decimal(0), price.amount, None, price.currency)
+        return Quote("megapixel", None, None, price.amount, None, price.currency)
     each = Decimal(plan.size[0] * plan.size[1]) / price.megapixel
     return _quote(price, each * count, _billable(price, plan.size) * count)
 

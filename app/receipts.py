@@ -44,6 +44,7 @@ def write_log(receipt: Receipt) -> None:
                 "failed": len(receipt.failures),
                 "cost": None if receipt.cost is None else str(receipt.cost),
                 "currency": receipt.currency,
+                "uncertain": receipt.uncertain,
                 "jobs": [attempt.job for attempt in receipt.attempts],
                 "seconds": round(receipt.seconds, 3),
             }

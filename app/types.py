@@ -88,10 +88,13 @@ class InputStep:
 
 @dataclass(frozen=True, slots=True)
 class MaskStep:
-    """Composite the edit over `original` through `mask` (OpenAI's meaning: alpha 0, or white without alpha = edit)."""
+    """Composite the edit over `original` through `mask` (OpenAI's meaning: alpha 0, or white without alpha = edit).
+    The words are those that the caller used for them."""
 
     original: Media
     mask: Media
+    original_word: str = "image"
+    mask_word: str = "mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,8 @@ class Quote:
     """The price before. `total` None = unknown, never zero."""
 
     metric: Literal["image", "megapixel"]
-    quantity: Decimal
-    billable: Decimal
+    quantity: Decimal | None  # None = not known before
+    billable: Decimal | None
     unit_price: Decimal | None
     total: Decimal | None
     currency: str = "USD"
@@ -183,7 +186,8 @@ class Attempt:
     endpoint: str
     job: str | None
     seconds: float
-    fault: str | None = None
+    fault: str | None = None  # or "left": nobody waited for it any more
+    charged: bool | None = True  # whether the provider bills it; None = not known
     billable_units: Decimal | None = None
 
 
@@ -203,6 +207,7 @@ class Receipt:
     attempts: tuple[Attempt, ...]
     notes: tuple[Note, ...]
     failures: tuple[Failure, ...] = ()
+    uncertain: bool = False  # a job that brought nothing may have been billed all the same
     error_code: str | None = None
     seconds: float = 0.0
 
@@ -211,7 +216,6 @@ class Receipt:
 class Outcome:
     """A request that made at least one picture."""
 
-    plan: Plan
     provider_label: str
     artefacts: tuple[Artefact, ...]
     receipt: Receipt

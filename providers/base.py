@@ -33,8 +33,8 @@ class ProviderError(Exception):
 
     `message` is for the client; `detail` only for the log. `field` is the provider's own word for the parameter that it
     refused. `accepted` tells whether a job exists upstream: False = surely not (safe to submit again), True = it does,
-    None = it cannot be known (the reply was lost). `charged` = the provider bills it all the same. `final` = it says
-    that repeating the step is of no use.
+    None = it cannot be known (the reply was lost). `charged` tells whether the provider bills the job: None = that is
+    not known. `final` = it says that repeating the step is of no use.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ProviderError(Exception):
         detail: str = "",
         field: str | None = None,
         accepted: bool | None = None,
-        charged: bool = False,
+        charged: bool | None = None,
         retry_after: float | None = None,
         final: bool = False,
     ) -> None:
@@ -55,7 +55,7 @@ class ProviderError(Exception):
         self.detail = detail
         self.field = field
         self.accepted = accepted
-        self.charged = charged
+        self.charged = False if accepted is False else charged
         self.retry_after = retry_after
         self.final = final
 

@@ -72,6 +72,7 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         told = shown(detail) if detail else excerpt(answer)
     if fault is Fault.INVALID and of in ("upload", "status"):
         fault, message = Fault.MALFORMED, _FAULT_TEXT[Fault.MALFORMED]  # no word about the caller's values
+    final = _final(answer, of, known=first is not None or bool(error_type))
     return ProviderError(
         fault,
         message,
@@ -79,7 +80,8 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         field=field,
         accepted=_accepted(answer, body, of),
         retry_after=retry_after(answer.headers),
-        final=_final(answer, of, known=first is not None or bool(error_type)),
+        final=final,
+        charged=False if of == "result" and final and answer.status >= 400 else None,  # a failed job is not billed
     )
 
 
@@ -89,7 +91,12 @@ def failure_in_status(status: Mapping[str, Any]) -> ProviderError:
     fault = _MODEL.get(kind) or _INFRASTRUCTURE.get(kind) or Fault.UNAVAILABLE
     message = _refusal(text) if fault is Fault.INVALID else _TEXT.get(kind) or _FAULT_TEXT[fault]
     return ProviderError(
-        fault, message, detail=f"COMPLETED with {shown(kind)}: {shown(text)}", accepted=True, final=True
+        fault,
+        message,
+        detail=f"COMPLETED with {shown(kind)}: {shown(text)}",
+        accepted=True,
+        charged=False,
+        final=True,
     )
 
 

@@ -26,7 +26,7 @@ from app.api.openapi import edit_operation, edit_responses
 from app.api.request import RequestReader
 from app.config import Limits
 from app.errors import GatewayError, InternalError, InvalidType
-from app.gateway import Gateway, Job
+from app.gateway import Gateway, Prepared
 from app.types import Artefact, Outcome
 
 log = logging.getLogger("imagegate.api")
@@ -53,12 +53,12 @@ def edits_router(
         body = Body(request.receive, request.headers.get("content-length"), limits)
         deployment = request.path_params.get("deployment")
         asked = await reader.read(request, body, "image-edit", caller, gateway.check, deployment)
-        job = gateway.prepare(asked)
+        prepared = gateway.prepare(asked)
         if dry_run:
-            return JSONResponse(wire.estimate(job, job.upstream.provider.label))
-        if job.plan.delivery.stream:
-            return EventStream(gateway, job, body, keepalive_seconds)
-        return wire.answer(await _unless_gone(body, gateway.edit(job)))
+            return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
+        if prepared.plan.delivery.stream:
+            return EventStream(gateway, prepared, body, keepalive_seconds)
+        return wire.answer(await _unless_gone(body, gateway.edit(prepared)))
 
     for path in (
         "/openai/v1/images/edits",
@@ -94,10 +94,10 @@ async def _unless_gone(body: Body, job: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Server-sent events: each picture as it is done, comments while nothing is, errors nested under "error"."""
 
-    def __init__(self, gateway: Gateway, job: Job, body: Body, keepalive_seconds: float) -> None:
+    def __init__(self, gateway: Gateway, prepared: Prepared, body: Body, keepalive_seconds: float) -> None:
         self._keepalive_seconds = keepalive_seconds
         self._gateway = gateway
-        self._job = job
+        self._prepared = prepared
         self._body = body
         super().__init__(
             None,
@@ -106,8 +106,8 @@ class EventStream(Response):
                 "content-type": "text/event-stream; charset=utf-8",
                 "cache-control": "no-store",
                 "x-accel-buffering": "no",
-                "x-imagegate-provider": job.plan.offer.provider,
-                "x-imagegate-model": job.plan.model,
+                "x-imagegate-provider": prepared.plan.offer.provider,
+                "x-imagegate-model": prepared.plan.model,
             },
         )
         del self.headers["content-length"]
@@ -126,7 +126,7 @@ class EventStream(Response):
     async def _events(self) -> AsyncGenerator[bytes, None]:
         created = int(self._gateway.now())
         try:
-            async with aclosing(self._gateway.stream(self._job)) as events:
+            async with aclosing(self._gateway.stream(self._prepared)) as events:
                 async for event in events:
                     if isinstance(event, Artefact):
                         for piece in wire.event(event, created):
@@ -137,7 +137,7 @@ class EventStream(Response):
         except GatewayError as error:
             yield wire.error_event(envelope(error))
         except Exception:
-            log.exception("%s: a defect of the gateway", self._job.request.id)
+            log.exception("%s: a defect of the gateway", self._prepared.request.id)
             yield wire.error_event(envelope(InternalError("The gateway failed.")))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import pricing
-from app.gateway import Job
+from app.gateway import Prepared
 from app.types import Artefact, Failure, InputStep, Note, Outcome, Plan, Slot
 
 # Token counts mean nothing here, but OpenAI's typed clients require the object in a completed event.
@@ -97,9 +97,9 @@ def failure(one: Failure) -> dict[str, Any]:
     return {"index": one.index, "code": one.error.code, "message": one.error.message}
 
 
-def estimate(job: Job, provider_name: str) -> dict[str, Any]:
+def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
     """The answer to a dry run: contract §6, and the plan."""
-    quote = job.quote
+    quote = prepared.quote
     component = {
         "type": "output",
         "metric": quote.metric,
@@ -110,13 +110,13 @@ def estimate(job: Job, provider_name: str) -> dict[str, Any]:
     }
     return {
         "estimated": True,
-        "model": job.plan.model,
-        "provider": job.plan.offer.provider,
+        "model": prepared.plan.model,
+        "provider": prepared.plan.offer.provider,
         "provider_name": provider_name,
         "total_cost_micros": component["total_cost"],
         "currency": quote.currency,
         "components": [component],
-        "plan": plan(job.plan),
+        "plan": plan(prepared.plan),
     }
 
 

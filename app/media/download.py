@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -77,6 +77,22 @@ class Downloaded:
     content_type: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """How much of a picture is wanted: all of it, at most `size` bytes; or only its first `size` bytes."""
+
+    size: int
+    whole: bool = True
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [] if self.whole else [("Range", f"bytes=0-{self.size - 1}")]
+
+    @property
+    def statuses(self) -> tuple[int, ...]:
+        return (200,) if self.whole else (200, 206)
+
+
 class Downloader:
     """Fetches URLs that its guard admits. Make one per process and guard; it pools connections; close it."""
 
@@ -105,12 +121,20 @@ class Downloader:
 
     async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:  # noqa: ASYNC109 - it is a promise
         """The picture at `url`, within `timeout` seconds from here to its last byte. Raises FetchFailed."""
+        return await self._explained(self._follow(url, _Portion(max_bytes)), timeout)
+
+    async def peek(self, url: str, *, size: int, timeout: float) -> bytes:  # noqa: ASYNC109
+        """At least the first `size` bytes of the picture at `url`, or all of a smaller one. Raises FetchFailed."""
+        return (await self._explained(self._follow(url, _Portion(size, whole=False)), timeout)).data
+
+    async def _explained(self, fetching: Awaitable[Downloaded], seconds: float) -> Downloaded:
+        """What it brings, or FetchFailed with the reason."""
         try:
-            async with asyncio.timeout(timeout):
-                return await self._follow(url, max_bytes)
+            async with asyncio.timeout(seconds):
+                return await fetching
         except TimeoutError:
             raise FetchFailed(
-                Reason.TIMEOUT, f"The URL did not deliver a picture within {timeout:g} seconds.", transient=True
+                Reason.TIMEOUT, f"The URL did not deliver a picture within {seconds:g} seconds.", transient=True
             ) from None
         except Unresolvable as error:
             raise FetchFailed(Reason.UNREACHABLE, error.message, transient=True, detail=error.detail) from None
@@ -124,15 +148,15 @@ class Downloader:
             raise FetchFailed(
                 Reason.UNREACHABLE, "The URL's server could not be reached.", transient=True, detail=str(error)
             ) from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:  # TLS breaks off as an OSError
             raise FetchFailed(
                 Reason.UNREACHABLE, "The URL's server broke off its answer.", transient=True, detail=str(error)
             ) from None
 
-    async def _follow(self, url: str, max_bytes: int) -> Downloaded:
+    async def _follow(self, url: str, portion: _Portion) -> Downloaded:
         here = self._guard.admit(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._get(here, max_bytes)
+            answer = await self._get(here, portion)
             if isinstance(answer, Downloaded):
                 return answer
             here = self._admit_redirect(here, answer)
@@ -157,22 +181,22 @@ class Downloader:
             )
         return there
 
-    async def _get(self, url: SafeUrl, max_bytes: int) -> Downloaded | str:
+    async def _get(self, url: SafeUrl, portion: _Portion) -> Downloaded | str:
         """The body, or where it has moved to."""
         async with AsyncExitStack() as stack:
             try:
-                response = await stack.enter_async_context(self._ask(url))
+                response = await stack.enter_async_context(self._ask(url, portion))
             except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
                 # Most often a kept connection that the server has closed meanwhile. Ask once more, on another.
-                response = await stack.enter_async_context(self._ask(url))
-            return await _read(response, max_bytes)
+                response = await stack.enter_async_context(self._ask(url, portion))
+            return await _read(response, portion)
 
-    def _ask(self, url: SafeUrl) -> AbstractAsyncContextManager[httpcore2.Response]:
+    def _ask(self, url: SafeUrl, portion: _Portion) -> AbstractAsyncContextManager[httpcore2.Response]:
         pool = self._trusted if self._guard.trusts(url) else self._world
         return pool.stream(
             "GET",
             httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.path),
-            headers=[("Host", url.netloc), *_HEADERS],
+            headers=[("Host", url.netloc), *_HEADERS, *portion.headers],
             extensions={"timeout": {"connect": CONNECT_SECONDS}},
         )
 
@@ -215,11 +239,11 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         return await self._backend.connect_tcp(str(addresses[-1]), port, seconds, local_address, socket_options)
 
 
-async def _read(response: httpcore2.Response, max_bytes: int) -> Downloaded | str:
+async def _read(response: httpcore2.Response, portion: _Portion) -> Downloaded | str:
     headers = {name.lower(): value.decode("latin-1").strip() for name, value in response.headers}
     if response.status in _REDIRECTS and b"location" in headers:
         return headers[b"location"]
-    if response.status != 200:
+    if response.status not in portion.statuses:
         raise FetchFailed(
             Reason.STATUS,
             f"The URL answered with status {response.status}.",
@@ -229,15 +253,17 @@ async def _read(response: httpcore2.Response, max_bytes: int) -> Downloaded | st
     if headers.get(b"content-encoding", "identity").lower() not in ("identity", ""):
         raise FetchFailed(Reason.ENCODING, "The URL's server sends the picture compressed, though asked not to.")
     announced = headers.get(b"content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise _too_large(max_bytes)
+    if portion.whole and announced.isdecimal() and int(announced) > portion.size:
+        raise _too_large(portion.size)
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
         parts.append(part)
+        if not portion.whole and size >= portion.size:
+            break
+        if size > portion.size:
+            raise _too_large(portion.size)
     content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     return Downloaded(b"".join(parts), content_type or None)
 

@@ -18,7 +18,7 @@ from app.media.encode import encode
 from app.media.fit import composite, fit_exact
 from app.media.sniff import MAX_PIXELS, describe, explained, is_accepted, read_facts, sniff_format
 from app.media.strip import cut
-from app.types import Delivery, ImageFormat
+from app.types import Delivery, ImageFormat, MaskStep
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,14 +65,27 @@ def finish(data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int =
             return Finished(bare, kind, *size, touched=bare is not data)
     image = _result(_decoded, data, max_pixels, index=index)
     if delivery.mask is not None:
-        image = composite(
-            image,
-            decode(delivery.mask.original.blob.read(), upright=True, name="The image", param="image"),
-            decode(delivery.mask.mask.blob.read(), upright=True, name="The mask", param="mask"),
-        )
+        image = composite(image, *decode_mask(delivery.mask))
     if delivery.exact is not None:
         image = fit_exact(image, delivery.exact)
     return Finished(encode(image, wanted, delivery.quality), wanted, *image.size, touched=True)
+
+
+def decode_mask(step: MaskStep) -> tuple[Image.Image, Image.Image]:
+    """The original and the mask. Blocks. Raises InvalidImage, by the caller's words, if one of them does not decode."""
+    original, mask = step.original, step.mask
+    return (
+        decode(
+            original.blob.read(),
+            max_pixels=original.width * original.height,
+            upright=True,
+            name="The image",
+            param=step.original_word,
+        ),
+        decode(
+            mask.blob.read(), max_pixels=mask.width * mask.height, upright=True, name="The mask", param=step.mask_word
+        ),
+    )
 
 
 def _decoded(data: bytes, max_pixels: int) -> Image.Image:

@@ -50,6 +50,10 @@ class MediaPool:
         """
         if self._admitted + len(self._waiting) >= self._most:
             raise Overloaded("Too many pictures are being worked on. Try again in a moment.", retry_after=1.0)
+        return await self.run_owed(function, *args, **kwargs)
+
+    async def run_owed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, but never Overloaded: for work on what was already paid for."""
         weight = estimate(*args, *kwargs.values())
         await self._admit(weight)
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ class Situation:
     name: str
     given: Given | None  # typed and bounded already; None = the caller said nothing
     images: tuple[Media, ...]
+    image_word: str  # the caller's own
     asked_size: Size | None
     default_response_format: ResponseFormat
     delivery: Delivery
@@ -83,7 +84,7 @@ def mask(at: Situation) -> Emulation:
             param=at.given.spelled,
         )
     return Emulation(
-        replace(at.delivery, mask=MaskStep(original, the_mask)),
+        replace(at.delivery, mask=MaskStep(original, the_mask, at.image_word, at.given.spelled)),
         why="the model knows no masks: the edit is composited over the original, at the original's size",
     )
 

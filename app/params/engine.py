@@ -194,13 +194,14 @@ def _convert(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tu
 def _emulate(
     draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...], request: EditRequest
 ) -> None:
+    word = typed["image"].spelled if "image" in typed else "image"
     rows = {(row.by or name): (name, row) for name, row in offer.params.items() if isinstance(row, Emulated)}
     for by, emulator in EMULATORS.items():
         if by not in rows:
             continue
         name, row = rows[by]
         given = typed.get(name)
-        done = emulator(Situation(row, name, given, images, draft.size, request.response_format, draft.delivery))
+        done = emulator(Situation(row, name, given, images, word, draft.size, request.response_format, draft.delivery))
         draft.delivery = done.delivery
         draft.fields.update(done.fields)
         if by == "n":

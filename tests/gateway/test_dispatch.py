@@ -16,7 +16,7 @@ from app.catalogue.schema import Offer
 from app.dispatch import SUBMIT_TRIES, Dispatcher, Done
 from app.errors import FAULTS
 from app.media.blob import MemoryBlob
-from app.types import Call, Delivery, Plan, Slot
+from app.types import Attempt, Call, Delivery, Plan, Slot
 from providers.base import Clock, Fault, Media, ProviderResult
 from tests.fakes.clock import FakeClock, RealClock
 from tests.fakes.provider import FakeProvider, Turn, after, hang, made, refusal, when
@@ -57,6 +57,7 @@ class Run:
         self.dispatcher = Dispatcher(self.clock, Random(1))
         self.deadline = self.clock.monotonic() + seconds
         self.done: list[Done[Any]] = []
+        self.attempts: list[Attempt] = []
         self.calls = self.dispatcher.run(
             plan or plan_of(*({"seed": index} for index in range(count))),
             provider,
@@ -65,6 +66,7 @@ class Run:
             request_id="req_1",
             deadline=self.deadline,
             keep_results_seconds=600,
+            attempts=self.attempts,
         )
 
     async def to_the_end(self) -> list[Done[Any]]:
@@ -100,14 +102,15 @@ class TestRunning:
         provider = FakeProvider(
             Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False)), Turn(collect=made(units="1.5"))
         )
-        (one,) = await Run(provider).to_the_end()
+        run = Run(provider)
+        (one,) = await run.to_the_end()
         assert one.error is None
         assert one.result is one.finished
-        assert [(a.provider, a.endpoint, a.job, a.fault) for a in one.attempts] == [
+        assert [(a.provider, a.endpoint, a.job, a.fault) for a in run.attempts] == [
             ("fake", "fake/edit", None, "unavailable"),
             ("fake", "fake/edit", "job-2", None),
         ]
-        assert str(one.attempts[1].billable_units) == "1.5"
+        assert str(run.attempts[1].billable_units) == "1.5"
 
     async def test_one_failure_leaves_the_other_calls_alone(self) -> None:
         provider = FakeProvider(Turn(collect=refusal(Fault.REFUSED, accepted=True)))
@@ -171,9 +174,10 @@ class TestSubmittingAgain:
 
     async def test_not_for_ever(self) -> None:
         provider = FakeProvider(otherwise=Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False)))
-        (one,) = await Run(provider).to_the_end()
+        run = Run(provider)
+        (one,) = await run.to_the_end()
         assert one.error is not None
-        assert len(provider.submitted) == len(one.attempts) == SUBMIT_TRIES
+        assert len(provider.submitted) == len(run.attempts) == SUBMIT_TRIES
 
     async def test_retry_after_is_obeyed(self) -> None:
         clock = FakeClock()

@@ -77,7 +77,9 @@ async def bench(tmp_path: Path, *turns: Turn, **settings: Any) -> AsyncIterator[
     clock = RealClock()
     async with Downloader(Guard()) as downloader:
         storage = LocalStorage(tmp_path / "files", [b"s" * 32], lambda: 1_000_000.0)
-        deliverer = Deliverer(downloader, pool, storage, Limits(), settings.pop("results", Results()))
+        deliverer = Deliverer(
+            downloader, pool, storage, Limits(), settings.pop("results", Results()), clock, lambda: 1_000_000.0
+        )
         gateway = Gateway(
             Catalogue([load_model(tmp_path / "painter.yaml", load_common())]),
             {"fake": Upstream(provider, deliverer)},
@@ -142,14 +144,16 @@ def test_some_of_n_fail_and_the_rest_is_returned_and_charged(tmp_path: Path) -> 
     asyncio.run(run())
 
 
-def test_nothing_made_is_an_error_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_lost_reply_is_an_error_that_may_have_cost_something(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None))) as b:
             with pytest.raises(ProviderUnavailable) as caught:
                 await b.edit()
             assert caught.value.should_retry is False, "the job may exist: a repeat could pay twice"
+            assert caught.value.message.endswith("It is not known whether the provider charged for it.")
             [receipt] = b.receipts
             assert (receipt.status, receipt.cost, receipt.error_code) == ("failed", 0, "provider_unavailable")
+            assert receipt.uncertain
 
     asyncio.run(run())
 
@@ -181,8 +185,10 @@ def test_a_rate_limit_passes_its_hint_on(tmp_path: Path) -> None:
 def test_a_blacked_out_picture_is_a_refusal_that_was_charged(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(collect=made(flagged=True))) as b:
-            with pytest.raises(Refused, match="charged"):
+            with pytest.raises(Refused, match=r"It was charged: 0\.1 USD\.") as caught:
                 await b.edit()
+            assert caught.value.cost == Decimal("0.10")
+            assert caught.value.should_retry is False
             assert b.receipts[0].cost == Decimal("0.10")
 
     asyncio.run(run())
@@ -242,6 +248,8 @@ def test_leaving_a_stream_cancels_what_is_under_way(tmp_path: Path) -> None:
             assert sorted(b.provider.cancelled) == ["job-2", "job-3"]
             [receipt] = b.receipts
             assert (receipt.status, receipt.pictures, receipt.cost) == ("cancelled", 1, Decimal("0.10"))
+            assert receipt.uncertain, "two jobs were cancelled, and may be billed"
+            assert sorted(attempt.job or "" for attempt in receipt.attempts) == ["job-1", "job-2", "job-3"]
 
     asyncio.run(run())
 
@@ -280,5 +288,54 @@ def test_a_quote_is_the_price_of_all_pictures(tmp_path: Path) -> None:
         async with bench(tmp_path) as b:
             quote = b.gateway.prepare(request(n=4)).quote
             assert (quote.quantity, quote.total) == (4, Decimal("0.40"))
+
+    asyncio.run(run())
+
+
+def test_a_provider_that_failed_for_sure_charged_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        no = refusal(Fault.UNAVAILABLE, "broke.", accepted=True, charged=False)
+        async with bench(tmp_path, Turn(collect=no)) as b:
+            with pytest.raises(ProviderUnavailable, match=r"broke\. Nothing was charged\.") as caught:
+                await b.edit()
+            assert caught.value.cost == 0
+            assert not b.receipts[0].uncertain
+
+    asyncio.run(run())
+
+
+def test_no_error_invites_a_repeat_when_another_job_may_have_been_bought(tmp_path: Path) -> None:
+    async def run() -> None:
+        limited = Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=120.0))
+        lost = Turn(collect=refusal(Fault.TIMEOUT, accepted=True))
+        async with bench(tmp_path, limited, lost, request_seconds=5.0) as b:
+            with pytest.raises(GatewayError) as caught:
+                await b.edit(n=2)
+            assert (caught.value.code, caught.value.should_retry) == ("provider_timeout", False)
+
+    asyncio.run(run())
+
+
+def test_a_defect_in_one_delivery_leaves_the_other_pictures(tmp_path: Path) -> None:
+    async def run() -> None:
+        good, odd = made(), made(url="http://[broken")
+        async with bench(tmp_path, Turn(collect=odd), Turn(collect=good)) as b:
+            outcome = await b.edit(n=2)
+            assert [artefact.index for artefact in outcome.artefacts] == [1]
+            assert outcome.receipt.cost == Decimal("0.20")
+
+    asyncio.run(run())
+
+
+def test_a_broken_mask_is_refused_before_anything_is_bought(tmp_path: Path) -> None:
+    async def run() -> None:
+        whole = png((64, 64))
+        place = whole.index(b"IDAT") + 8
+        broken = Media(MemoryBlob(whole[:place] + bytes(12) + whole[place + 12 :]), "image/png", 64, 64, "broken")
+        async with bench(tmp_path) as b:
+            with pytest.raises(GatewayError) as caught:
+                await b.edit(mask=(broken,))
+            assert (caught.value.status, caught.value.param) == (400, "mask")
+            assert b.provider.submitted == []
 
     asyncio.run(run())
