@@ -174,7 +174,6 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    from app.api.models import find
     from app.catalogue.describe import markdown
     from app.config import load_config
     from app.main import check_model_file, load_models
@@ -189,7 +188,7 @@ def _models(chosen: argparse.Namespace) -> int:
     catalogue = load_models(load_config(), classes)
     if chosen.action == "table":
         for name in chosen.name:
-            print(markdown(find(catalogue, name).offers[0]))
+            print(markdown(catalogue.require(name).model.offers[0]))
         return 0
     for model in catalogue:
         print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
@@ -200,7 +199,6 @@ def _plan(chosen: argparse.Namespace) -> int:
     """Compile a request that is given as NAME=VALUE words, and show the plan and its price."""
     from app import pricing
     from app.api import names, wire
-    from app.api.models import find
     from app.config import load_config
     from app.main import load_models
     from app.media.blob import MemoryBlob
@@ -210,7 +208,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     from app.types import Caller, EditRequest, Given
 
     config = load_config()
-    model = find(load_models(config, provider_classes()), chosen.model)
+    model = load_models(config, provider_classes()).require(chosen.model).model
     texts: list[tuple[str, str]] = []
     pictures: dict[str, list[Any]] = {}
     for word in chosen.params:
@@ -231,13 +229,19 @@ def _plan(chosen: argparse.Namespace) -> int:
     params = {name: Given(name, value, text=True) for name, value in names.nest(texts).items()}
     params |= {name: Given(name, tuple(media)) for name, media in pictures.items()}
     request = EditRequest(
-        "req_plan", model.modes[0], chosen.model, params, Caller("cli", "command line"), config.strict
+        "req_plan",
+        model.modes[0],
+        chosen.model,
+        params,
+        Caller("cli", "command line"),
+        config.strict,
+        config.results.response_format,
     )
     for offer in model.offers:
         plan = compile_plan(request, model.id, offer)
-        total = pricing.quote(plan).total
+        quote = pricing.quote(plan)
         print(json.dumps({"provider": offer.provider, **wire.plan(plan)}, indent=2, ensure_ascii=False))
-        print(f"price: {'unknown' if total is None else f'{total.normalize():f} USD'}")
+        print(f"price: {'unknown' if quote.total is None else f'{quote.total.normalize():f} {quote.currency}'}")
     return 0
 
 

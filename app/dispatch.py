@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from providers.base import Clock, Fault, Media, Provider, ProviderCall, Provider
 log = logging.getLogger("imagegate.dispatch")
 
 SUBMIT_TRIES = 3
+SETTLE_SECONDS = 30.0
 
 # Faults by which a job itself ended. After any other it may still be at work, and be billed.
 _OVER = frozenset({Fault.INVALID, Fault.REFUSED})
@@ -79,9 +81,11 @@ class Dispatcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self) -> None:
-        """Wait until every abandoned job was cancelled upstream: for the end of the process."""
-        while self._abandoned:
-            await asyncio.gather(*self._abandoned, return_exceptions=True)
+        """Wait until every abandoned job was cancelled upstream, but not for ever: for the end of the process."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self._abandoned:
+                    await asyncio.gather(*self._abandoned, return_exceptions=True)
 
     async def _one(self, provider: Provider, call: ProviderCall, attempts: list[Attempt]) -> ProviderResult:
         """Submit and collect one call. However it fails, a job that may still be at work is cancelled upstream."""

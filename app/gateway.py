@@ -16,7 +16,7 @@ from app import pricing
 from app.catalogue.load import Catalogue, Found
 from app.delivery import Deliverer
 from app.dispatch import Dispatcher, Done
-from app.errors import GatewayError, InternalError, ModelNotFound, ProviderBadResponse, UnsupportedMode, from_provider
+from app.errors import GatewayError, InternalError, ProviderBadResponse, UnsupportedMode, from_provider
 from app.media.finish import decode_mask
 from app.media.pool import MediaPool
 from app.media.prepare import prepare as prepare_media
@@ -129,11 +129,7 @@ class Gateway:
         return Prepared(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
 
     def _find(self, request: EditRequest) -> Found:
-        found = self.catalogue.find(request.model)
-        if found is None:
-            nearest = self.catalogue.nearest(request.model)
-            hint = f" Did you mean '{nearest}'?" if nearest else ""
-            raise ModelNotFound(f"The model '{request.model[:128]}' does not exist.{hint}", param="model")
+        found = self.catalogue.require(request.model)
         if request.mode not in found.model.modes:
             raise UnsupportedMode(
                 f"Model '{found.model.id}' does not support {MODE_WORDS[request.mode]}. "

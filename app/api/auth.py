@@ -17,7 +17,7 @@ class Authenticator:
     """`Authorization: Bearer …`, or Azure's `api-key: …`. Without any key configured everybody is `OPEN`."""
 
     def __init__(self, api_key: str) -> None:
-        self._digest = _digest(api_key) if api_key else None
+        self._digest = _digest(api_key.strip()) if api_key.strip() else None
 
     def caller(self, request: Request) -> Caller:
         """Raises InvalidApiKey: the same answer for every wrong key, which is never repeated."""

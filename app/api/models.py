@@ -12,8 +12,6 @@ from app.api.auth import Authenticator
 from app.api.openapi import errors
 from app.catalogue.describe import describe, schema
 from app.catalogue.load import Catalogue
-from app.catalogue.schema import Model
-from app.errors import ModelNotFound
 
 
 def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authenticator) -> APIRouter:
@@ -26,7 +24,7 @@ def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authent
 
     async def get_model(request: Request, name: str) -> dict[str, Any]:
         auth.caller(request)
-        model = find(catalogue, name)
+        model = catalogue.require(name.rstrip("/")).model
         wants_schema = request.query_params.get("schema", "").lower() in ("true", "1")
         return schema(model, labels) if wants_schema else describe(model, labels)
 
@@ -35,13 +33,3 @@ def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authent
         router.add_api_route(f"{prefix}/models/", list_models, methods=["GET"], include_in_schema=False)
         router.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"], responses=errors(401, 404))
     return router
-
-
-def find(catalogue: Catalogue, name: str) -> Model:
-    """The model of this name. Raises ModelNotFound, with the name that was probably meant."""
-    found = catalogue.find(name.rstrip("/"))
-    if found is not None:
-        return found.model
-    nearest = catalogue.nearest(name)
-    hint = f" Did you mean '{nearest}'?" if nearest else ""
-    raise ModelNotFound(f"The model '{name[:128]}' does not exist.{hint}", param="model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,25 @@ import yaml
 from pydantic import ValidationError
 
 from app.catalogue.schema import Model, Offer
+from app.errors import ModelNotFound
+
+log = logging.getLogger("imagegate.catalogue")
 
 HERE = Path(__file__).parent
 
 
 class _Loader(yaml.SafeLoader):
     """YAML without the traps of version 1.1: 16:9 is a ratio and not 969, and on, off, yes and no are words."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are all different; what is merged in (`<<`) may be replaced."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+            seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -90,6 +104,15 @@ class Catalogue:
                 return Found(model, model.offers)
         return None
 
+    def require(self, name: str) -> Found:
+        """By any of its names. Raises ModelNotFound, with the name that was probably meant."""
+        found = self.find(name)
+        if found is None:
+            nearest = self.nearest(name)
+            hint = f" Did you mean '{nearest}'?" if nearest else ""
+            raise ModelNotFound(f"The model '{name[:128]}' does not exist.{hint}", param="model")
+        return found
+
     def nearest(self, name: str) -> str | None:
         """The name that was probably meant, for "did you mean"."""
         lowered = {known.lower(): known for known in self._names}
@@ -141,6 +164,7 @@ def load_catalogue(
     for folder in folders:
         if not folder.is_dir():
             raise CatalogueError(f"{folder}: no such folder of model files")
+        here: dict[str, str] = {}
         for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
             model = check_model(
                 load_model(path, common),
@@ -149,6 +173,11 @@ def load_catalogue(
                 converters=converters,
                 emulators=emulators,
             )
+            if model.id in here:
+                raise CatalogueError(f"{path.name}: {model.id}: {here[model.id]} has this id, too")
+            here[model.id] = path.name
+            if model.id in models:
+                log.info("%s replaces the built-in model %s", path, model.id)
             models[model.id] = model
     return Catalogue(models.values(), aliases)
 

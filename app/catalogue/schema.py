@@ -169,6 +169,14 @@ class Offer(Strict):
         by_dimensions = [name for name, row in self.params.items() if row.how == "converted" and row.by == "dimensions"]
         if by_dimensions and self.sizing is None:
             raise ValueError(f"row {by_dimensions[0]}: converted by dimensions, but the offer has no sizing")
+        n = self.params.get("n")
+        if n is not None and n.how in ("passthrough", "renamed", "converted"):
+            raise ValueError("row n: must be emulated, ignored or rejected: the gateway counts what it buys")
+        if isinstance(n, Emulated) and n.per_call > 1 and n.to is None:
+            raise ValueError("row n: per_call above 1 needs `to`, the field that asks for so many")
+        untyped = [name for name in by_dimensions if self.params[name].type != "string"]
+        if untyped:
+            raise ValueError(f"row {untyped[0]}: converted by dimensions, so it needs type: string")
         taken: dict[str, str] = {}
         for name, row in self.params.items():
             for alias in row.aliases:

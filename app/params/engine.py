@@ -43,7 +43,7 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     typed, extra = check_parameters(request, offer)
     draft = _Draft(delivery=Delivery(base_url=request.base_url))
     images = _images(typed)
-    _apply_rows(draft, typed, offer, strict=request.strict)
+    _apply_rows(draft, typed, offer)
     _convert(draft, typed, offer, images)
     _emulate(draft, typed, offer, images, request)
     for name, value in extra.items():
@@ -54,7 +54,8 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
 
 
 def check_parameters(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
-    """The given parameters typed and bounded by their rows, and those that have no row; nothing required is missing.
+    """The given parameters typed and bounded by their rows, and those that have no row; nothing required is missing,
+    nothing that cannot be formed is asked.
 
     Looks at no picture: what is wrong with the words of a request is said before its pictures are fetched and read.
     """
@@ -62,9 +63,12 @@ def check_parameters(request: EditRequest, offer: Offer) -> tuple[dict[str, Give
     typed: dict[str, Given] = {}
     for name in _in_order(offer):
         if name in given:
+            _check_verdict(offer.params[name], given[name], strict=request.strict)
             typed[name] = replace(given[name], value=coerce(offer.params[name], given[name]))
         elif offer.params[name].required:
             raise MissingParameter(name)
+    for by, names in _groups(offer).items():
+        CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, None)  # for what it refuses
     return typed, extra
 
 
@@ -131,6 +135,13 @@ def _check_extra(value: Given, *, strict: bool) -> None:
     check_text(value.spelled, value.value)
 
 
+def _check_verdict(row: Row, value: Given, *, strict: bool) -> None:
+    if row.how == "rejected":
+        raise UnsupportedParameter(f"Unsupported parameter: '{value.spelled}': {row.why}.", param=value.spelled)
+    if row.how == "ignored" and strict:
+        raise UnknownParameter(f"Unknown parameter: '{value.spelled}'.", param=value.spelled)
+
+
 def _in_order(offer: Offer) -> Iterator[str]:
     middle = [name for name in offer.params if name not in _FIRST and name not in _LAST]
     for name in (*_FIRST, *middle, *_LAST):
@@ -143,26 +154,22 @@ def _images(typed: Mapping[str, Given]) -> tuple[Media, ...]:
     return image.value if image else ()
 
 
-def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer, *, strict: bool) -> None:
+def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer) -> None:
     for name, value in typed.items():
         row = offer.params[name]
         match row.how:
-            case "rejected":
-                raise UnsupportedParameter(f"Unsupported parameter: '{value.spelled}': {row.why}.", param=value.spelled)
-            case "ignored" if strict:
-                raise UnknownParameter(f"Unknown parameter: '{value.spelled}'.", param=value.spelled)
             case "ignored":
                 draft.notes.append(Note(name, "ignored", None, row.why, value.spelled))
             case "passthrough" | "renamed":
                 to = row.to if row.how == "renamed" else name
                 if row.type in ("image", "images"):
-                    draft.fields[to], why = _pictures(draft, row, value, offer)
+                    draft.fields[to], why = _pictures(draft, name, row, value, offer)
                 else:
                     draft.fields[to], why = value.value, ""
                 draft.notes.append(Note(name, row.how, to, why, value.spelled))
 
 
-def _pictures(draft: _Draft, row: Row, value: Given, offer: Offer) -> tuple[Any, str]:
+def _pictures(draft: _Draft, name: str, row: Row, value: Given, offer: Offer) -> tuple[Any, str]:
     """Slots for the pictures of one row, and their steps among the plan's inputs."""
     media: tuple[Media, ...] = value.value
     if row.type == "image" and len(media) > 1:
@@ -170,7 +177,9 @@ def _pictures(draft: _Draft, row: Row, value: Given, offer: Offer) -> tuple[Any,
             f"Invalid '{value.spelled}': this model takes one picture, but got {len(media)}.", param=value.spelled
         )
     first = len(draft.inputs)
-    steps = plan_inputs(media, offer.accepts, value.spelled)
+    # A mask's transparency is what it says: flattened, it would say nothing.
+    accepts = offer.accepts.model_copy(update={"alpha": True}) if name == "mask" else offer.accepts
+    steps = plan_inputs(media, accepts, value.spelled)
     draft.inputs += steps
     slots = [Slot(first + index) for index in range(len(steps))]
     why = "; ".join(step.why for step in steps if step.why)
@@ -178,17 +187,22 @@ def _pictures(draft: _Draft, row: Row, value: Given, offer: Offer) -> tuple[Any,
 
 
 def _convert(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...]) -> None:
-    groups: dict[str, list[str]] = {}
-    for name, row in offer.params.items():
-        if row.how == "converted":
-            groups.setdefault(row.by, []).append(name)
     first_input = (images[0].width, images[0].height) if images else None
-    for by, names in groups.items():
+    for by, names in _groups(offer).items():
         done = CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, first_input)
         draft.fields.update(done.fields)
         draft.notes.extend(done.notes)
         draft.size = done.size or draft.size
         draft.delivery = replace(draft.delivery, exact=done.exact or draft.delivery.exact)
+
+
+def _groups(offer: Offer) -> dict[str, list[str]]:
+    """Converter -> the rows that it converts together."""
+    groups: dict[str, list[str]] = {}
+    for name, row in offer.params.items():
+        if row.how == "converted":
+            groups.setdefault(row.by, []).append(name)
+    return groups
 
 
 def _emulate(
@@ -225,18 +239,26 @@ def _explain_compression(draft: _Draft) -> None:
 
 def _calls(draft: _Draft, offer: Offer) -> Iterator[Call]:
     """One payload for each job. A fixed seed moves with it, else n pictures would be one picture."""
-    seed_row = offer.params.get("seed")
-    seed_field = (getattr(seed_row, "to", None) or "seed") if seed_row else None
-    seed = draft.fields.get(seed_field) if seed_field else None
+    row = offer.params.get("seed")
+    field = getattr(row, "to", None) or "seed"
+    seed = _whole(draft.fields.get(field))
     count = draft.delivery.count
     for first in range(0, count, draft.per_call):
         payload = dict(draft.fields)
         here = min(draft.per_call, count - first)
         if draft.count_field:
             payload[draft.count_field] = here
-        if seed_field and seed_row and isinstance(seed, int):
-            payload[seed_field] = _moved(seed, first, seed_row)
+        if seed is not None and first:
+            moved = _moved(seed, first, row) if row else seed + first
+            payload[field] = moved if isinstance(draft.fields[field], int) else str(moved)
         yield Call(payload, first, here)
+
+
+def _whole(value: Any) -> int | None:
+    """A seed that no row has typed may be a form's text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _moved(seed: int, by: int, row: Row) -> int:

@@ -113,7 +113,8 @@ def choose(wish: Wish, sizing: Sizing, fallback_shape: Fraction) -> Choice:
 def shape_limits(sizing: Sizing) -> Fraction:
     """The longest shape (long side / short side) that the limits hold."""
     low, high = _side_limits(sizing)
-    return Fraction(high, low)
+    by_area = (Fraction(sizing.max_pixels, low * low), Fraction(high * high, sizing.min_pixels))
+    return max(min(Fraction(high, low), *by_area), Fraction(1))
 
 
 def _covering(exact: Size, sizing: Sizing) -> Size | None:
