@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -72,28 +73,28 @@ def _reporting(chosen: argparse.Namespace) -> int:
     except GatewayError as error:
         print(f"imagegate: {error.code}: {error.message}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"imagegate: {error.filename or chosen.command}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_UNUSABLE
     except KeyboardInterrupt:
         return 130
     return code
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    from app.config import load_config
-    from app.server import listen
+    from app.config import load_config, unread_variables
 
     config = load_config(overrides={"host": chosen.host, "port": chosen.port})
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for variable in unread_variables():
+        print(f"imagegate: {variable} is set, but there is no such setting", file=sys.stderr)
     with ExitStack() as stack:
         settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
         from app.main import build
 
         application = build(config, settings)
-        try:
-            listener = listen(config.host, config.port)
-        except OSError as error:
-            print(f"imagegate: cannot listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
-            return EXIT_UNUSABLE
+        listener = _listening(config.host, config.port)
         stack.callback(listener.close)
         host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"http://{host}:{listener.getsockname()[1]}"
@@ -101,6 +102,16 @@ def _serve(chosen: argparse.Namespace) -> int:
             print(f"imagegate: listening on {url} - base URL for SDKs: {url}/openai/v1", file=sys.stderr)
         said = {"url": url} if chosen.announce else None
         return _run(application.asgi, listener, said, head=config.limits.head_seconds, drain=config.drain_seconds)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    from app.config import ConfigError
+    from app.server import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool) -> dict[str, dict[str, str]]:
@@ -112,6 +123,8 @@ def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool)
 
     classes = provider_classes()
     stand_ins = sandboxes()
+    if unknown := set(config.providers) - set(classes):
+        raise RegistryError(f"providers.{min(unknown)}: no such provider (installed: {', '.join(sorted(classes))})")
     found: dict[str, dict[str, str]] = {}
     for name in sorted({offer.provider for model in load_models(config, classes) for offer in model.offers}):
         values, missing = settings_for(classes[name], config.providers.get(name, {}))
@@ -135,13 +148,12 @@ def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool)
 
 def _sandbox(chosen: argparse.Namespace) -> int:
     from app.registry import RegistryError, sandboxes
-    from app.server import listen
 
     stand_ins = sandboxes()
     if chosen.provider not in stand_ins:
         raise RegistryError(f"no sandbox for {chosen.provider!r} (installed: {', '.join(sorted(stand_ins))})")
     stand_in = stand_ins[chosen.provider]
-    listener = listen(chosen.host, chosen.port)
+    listener = _listening(chosen.host, chosen.port)
     url = f"http://{chosen.host}:{listener.getsockname()[1]}"
     settings = {**stand_in.settings(url), "label": stand_in.label}
     if not chosen.announce:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -120,6 +120,22 @@ def load_config(environ: Mapping[str, str] | None = None, overrides: Mapping[str
             "or IMAGEGATE_ALLOW_OPEN=true if everybody who can connect may spend your money."
         )
     return config
+
+
+def unread_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """IMAGEGATE_ variables that are set and that nothing reads: typos, most likely."""
+    environ = os.environ if environ is None else environ
+    known = {"IMAGEGATE_CONFIG", *_variables(Config, "IMAGEGATE")}
+    return sorted(name for name in environ if name.startswith("IMAGEGATE_") and environ[name] and name not in known)
+
+
+def _variables(model: type[Strict], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}_{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
+            yield from _variables(field.annotation, variable)
+        else:
+            yield variable
 
 
 def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:

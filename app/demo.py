@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -21,21 +22,24 @@ SIZE = "1200x800"
 def demo(out: Path) -> int:
     """Edit the sample photo through a gateway of its own; 0 = the pictures are there. Spends no money: whatever this
     shell is set up for, the gateway is told to use the sandbox."""
-    from openai import OpenAI  # an extra: only the demo needs it
+    from openai import DefaultHttpxClient, OpenAI  # an extra: only the demo needs it
 
     out.mkdir(parents=True, exist_ok=True)
     before, after = out / "before.jpg", out / "after.png"
     before.write_bytes(SAMPLE.read_bytes())
     with tempfile.TemporaryDirectory() as data:
-        environ = {
+        environ = {name: "" for name in os.environ if name.startswith("IMAGEGATE_")} | {
             "IMAGEGATE_CONFIG": _empty_config(Path(data)),
             "IMAGEGATE_DATA_DIR": data,
-            "IMAGEGATE_API_KEY": "",
-            "IMAGEGATE_PUBLIC_URL": "",
             "IMAGEGATE_LOG_LEVEL": "warning",
         }
         with Child(["serve", "--sandbox", "--host", "127.0.0.1", "--port", "0"], environ) as gateway:
-            client = OpenAI(base_url=f"{gateway.said['url']}/openai/v1", api_key="any-key-will-do", timeout=60)
+            client = OpenAI(
+                base_url=f"{gateway.said['url']}/openai/v1",
+                api_key="any-key-will-do",
+                timeout=60,
+                http_client=DefaultHttpxClient(trust_env=False),  # a proxy of this shell does not know our loopback
+            )
             request: dict[str, Any] = {"model": MODEL, "image": SAMPLE, "prompt": PROMPT, "size": SIZE}
             dry_run = client.images.with_raw_response.edit(**request, extra_query={"dryRun": "true"})
             began = time.monotonic()
@@ -55,7 +59,8 @@ def _empty_config(folder: Path) -> str:
 
 
 def _download(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - our own gateway's
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=30) as response:
         data: bytes = response.read()
     return data
 
@@ -74,7 +79,7 @@ def _report(before: Path, after: Path, dry_run: dict[str, Any], answer: dict[str
             f"  {one['name']:8} {one['how']:12} {'-> ' + one['sent_as'] if one['sent_as'] else '':16} {one['why']}"
             for one in plan["parameters"]
         ),
-        f"At fal.ai it would cost {metadata['cost']} {metadata['cost_currency']}; the sandbox bills nothing.",
+        f"It would cost {metadata['cost']} {metadata['cost_currency']} at the provider; the sandbox bills nothing.",
         "",
         "The same with curl, while `make serve` runs:",
         "  curl http://127.0.0.1:8000/openai/v1/images/edits \\",

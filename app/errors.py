@@ -20,8 +20,8 @@
     │   ├── InvalidImageUrl           invalid_image_url
     │   └── Refused                   content_policy_violation
     ├── InvalidSignature 403 · Expired 410                      of the URL of a stored picture
-    ├── InvalidApiKey 401 · ModelNotFound, NotFound 404 · MethodNotAllowed 405 · RequestTimeout 408
-    ├── RequestTooLarge 413 · UnsupportedContentType 415 · RateLimited 429
+    ├── InvalidApiKey 401 · OriginNotAllowed 403 · ModelNotFound, NotFound 404 · MethodNotAllowed 405
+    ├── RequestTimeout 408 · RequestTooLarge 413 · UnsupportedContentType 415 · RateLimited 429
     ├── InternalError 500 · Overloaded 503
     └── ProviderFailure               its message says whether the provider charged
         └── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured 502 · ProviderTimeout 504
@@ -206,6 +206,15 @@ class InvalidApiKey(GatewayError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+    should_retry = False
+
+
+class OriginNotAllowed(GatewayError):
+    """A page of an origin that may not call."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "origin_not_allowed"
     should_retry = False
 
 

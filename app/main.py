@@ -144,7 +144,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         keep_results_seconds=config.results.url_seconds,
         now=time.time,
     )
-    auth = Authenticator(config.api_key.get_secret_value())
+    auth = Authenticator(config.api_key.get_secret_value(), (*config.cors_origins, config.public_url.rstrip("/")))
     for_callers = Downloader(_guard(frozenset(config.image_origins), "image_origins"), ssl_context=tls)
     reader = RequestReader(
         PictureLoader(for_callers, pool, config.limits),
@@ -153,16 +153,13 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         strict=config.strict,
         public_url=config.public_url,
     )
-    stopping = False
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        nonlocal stopping
         sweeper = asyncio.create_task(_sweep(storage))
         try:
             yield
         finally:
-            stopping = True
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
             await gateway.settle()
@@ -177,7 +174,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     asgi.include_router(edits_router(gateway, reader, auth, config.limits))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(files_router(storage))
-    asgi.include_router(ops_router(catalogue, storage, labels, lambda: stopping, __version__))
+    asgi.include_router(ops_router(catalogue, storage, labels, __version__))
     api_errors.install(asgi)
     api_openapi.install(asgi)
     if config.cors_origins:
@@ -202,8 +199,11 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
 
 def _storage(config: Config) -> LocalStorage:
     root: Path = config.data_dir
-    root.mkdir(parents=True, exist_ok=True)
-    secret = load_or_create_secret(root / "signing.key")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        secret = load_or_create_secret(root / "signing.key")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
     return LocalStorage(root / "files", [secret], time.time)
 
 

@@ -1,8 +1,8 @@
 """fal.ai: its queue, its files, its error shapes.
 
 Facts are from fal's published clients (PyPI fal-client 1.0.3, npm @fal-ai/client 1.10.1), its documentation and its
-per-model OpenAPI documents, read in November 2026; shared/reference/fal.md lists the pages. fal-client itself is not
-used: it repeats the paid submit up to ten times after a time-out, polls every 0.1 s and hides cancellation.
+per-model OpenAPI documents, read in November 2026. fal-client itself is not used: it repeats the paid submit up to ten
+times after a time-out, polls every 0.1 s and hides cancellation.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class FalProvider:
         )
 
     async def _upload_once(self, media: Media) -> bytes:
-        """Initiate, then PUT without the key (route C of the reference page: npm @fal-ai/client, storage.js)."""
+        """Initiate, then PUT without the key (as npm @fal-ai/client 1.10.1, storage.js)."""
         lifecycle = _lifecycle(INPUT_SECONDS)
         name = f"{media.digest[:16]}.{media.mime.rpartition('/')[2]}"
         answer = await self._send(

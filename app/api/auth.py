@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from app.errors import InvalidApiKey
+from app.errors import InvalidApiKey, OriginNotAllowed
 from app.types import Caller
 
 OPEN = Caller("open", "anyone")
 
 
 class Authenticator:
-    """`Authorization: Bearer …`, or Azure's `api-key: …`. Without any key configured everybody is `OPEN`."""
+    """`Authorization: Bearer …`, or Azure's `api-key: …`. Without any key configured everybody is `OPEN`, save for
+    pages of other origins in somebody's browser: a form needs no permission to be posted across origins, and would
+    spend the operator's money. `origins` are those that may."""
 
-    def __init__(self, api_key: str) -> None:
+    def __init__(self, api_key: str, origins: Iterable[str] = ()) -> None:
+        self._origins = frozenset(origins)
         self._digest = _digest(api_key.strip()) if api_key.strip() else None
 
     def caller(self, request: Request) -> Caller:
         """Raises InvalidApiKey: the same answer for every wrong key, which is never repeated."""
         if self._digest is None:
+            self._check_origin(request)
             return OPEN
         given = _given(request)
         if not given:
@@ -29,6 +35,17 @@ class Authenticator:
         if not hmac.compare_digest(_digest(given), self._digest):
             raise InvalidApiKey("Incorrect API key provided.")
         return Caller("static", "static key")
+
+    def _check_origin(self, request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin is None or "*" in self._origins or origin in self._origins:
+            return
+        host = urlsplit(origin).hostname or ""
+        if host != "localhost" and not host.startswith("127.") and host != "::1":
+            raise OriginNotAllowed(
+                "This gateway has no API key and takes no requests from pages of other origins. "
+                "Name the origin in IMAGEGATE_CORS_ORIGINS."
+            )
 
 
 def _given(request: Request) -> str:

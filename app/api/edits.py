@@ -118,22 +118,37 @@ class EventStream(Response):
         await _unless_gone(self._body, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._events()) as events:
-            async for piece in _with_keepalives(events, self._keepalive_seconds):
+        async with (
+            aclosing(self._events()) as events,
+            aclosing(_with_keepalives(events, self._keepalive_seconds)) as pieces,
+        ):
+            async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
+        """Completed pictures as they come, then those that failed: nobody stops reading before what was made. The last
+        event, whichever it is, carries the metadata that a plain answer has."""
         created = int(self._gateway.now())
+        left = self._prepared.plan.delivery.count
+        last: Artefact | None = None
         try:
             async with aclosing(self._gateway.stream(self._prepared)) as events:
                 async for event in events:
-                    if isinstance(event, Artefact):
+                    if isinstance(event, Outcome):
+                        told, missing = wire.metadata(event), event.receipt.failures
+                        if last is not None:
+                            for piece in wire.event(last, created, None if missing else told):
+                                yield piece
+                        for place, failure in enumerate(missing, 1):
+                            yield wire.failed_event(failure, told if place == len(missing) else None)
+                        continue
+                    left -= 1
+                    if isinstance(event, Artefact) and left:
                         for piece in wire.event(event, created):
                             yield piece
-                    elif isinstance(event, Outcome):
-                        for missing in event.receipt.failures:  # last: nobody stops reading before what was made
-                            yield wire.failed_event(missing)
+                    elif isinstance(event, Artefact):
+                        last = event  # the outcome follows at once
         except GatewayError as error:
             yield wire.error_event(envelope(error))
         except Exception:

@@ -39,6 +39,8 @@ def render(error: GatewayError, request_id: str) -> Response:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status >= 500:
         log.error("%s: %s %s: %s (%r)", request_id, error.status, error.code, error.message, error.detail)
+    elif error.detail:
+        log.info("%s: %s %s: %s (%r)", request_id, error.status, error.code, error.message, error.detail)
     return Response(envelope(error), error.status, headers, media_type="application/json")
 
 

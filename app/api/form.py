@@ -172,8 +172,9 @@ class _Sink:
         if self._headers.get(b"content-transfer-encoding", b"").strip().lower() in _ENCODED:
             raise InvalidBody(f"The part '{self._name}' has a Content-Transfer-Encoding: send its bytes as they are.")
         # A picture field without a file name is a file all the same (Java's InputStream, Python's (None, bytes, type)).
-        self._named = b"filename" in options or b"filename*" in options
-        if self._named or names.is_picture_field(self._name):
+        # A browser sends an empty name for a file input that was left empty.
+        self._named = bool(options.get(b"filename") or options.get(b"filename*"))
+        if self._named or b"filename" in options or names.is_picture_field(self._name):
             self._files += 1
             if self._files > self._limits.images * 2 + self._limits.fields:
                 raise self._too_many()

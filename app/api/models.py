@@ -29,7 +29,9 @@ def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authent
         return schema(model, labels) if wants_schema else describe(model, labels)
 
     for prefix in ("/openai/v1", "/v1", "/openai"):  # the last is Azure's
-        router.add_api_route(f"{prefix}/models", list_models, methods=["GET"], responses=errors(401))
+        router.add_api_route(f"{prefix}/models", list_models, methods=["GET"], responses=errors(401, 403))
         router.add_api_route(f"{prefix}/models/", list_models, methods=["GET"], include_in_schema=False)
-        router.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"], responses=errors(401, 404))
+        router.add_api_route(
+            f"{prefix}/models/{{name:path}}", get_model, methods=["GET"], responses=errors(401, 403, 404)
+        )
     return router

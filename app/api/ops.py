@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,9 +14,7 @@ from app.storage.base import Storage
 LEAST_FREE_BYTES = 256 << 20
 
 
-def ops_router(
-    catalogue: Catalogue, storage: Storage, providers: Mapping[str, str], stopping: Callable[[], bool], version: str
-) -> APIRouter:
+def ops_router(catalogue: Catalogue, storage: Storage, providers: Mapping[str, str], version: str) -> APIRouter:
     """Health endpoints; no key needed, nothing secret said."""
     router = APIRouter()
 
@@ -26,8 +24,6 @@ def ops_router(
     async def readyz() -> JSONResponse:
         free = storage.free_bytes()
         problems = []
-        if stopping():
-            problems.append("stopping")
         if free is not None and free < LEAST_FREE_BYTES:
             problems.append("the store is nearly full")
         body = {

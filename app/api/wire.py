@@ -43,7 +43,7 @@ class Pieces(Response):
 
 
 def answer(outcome: Outcome) -> Pieces:
-    """The answer of contract §4."""
+    """The answer to an edit, as the README shows it."""
     first = outcome.artefacts[0]
     head: dict[str, Any] = {"id": outcome.receipt.request_id, "created": outcome.created}
     if first.width and first.height:
@@ -98,7 +98,7 @@ def failure(one: Failure) -> dict[str, Any]:
 
 
 def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
-    """The answer to a dry run: contract §6, and the plan."""
+    """The answer to a dry run: the price, and the plan."""
     quote = prepared.quote
     component = {
         "type": "output",
@@ -140,22 +140,22 @@ def plan(one: Plan) -> dict[str, Any]:
     }
 
 
-def event(artefact: Artefact, created: int) -> list[bytes]:
-    """One `image_edit.completed`, as OpenAI's SDKs parse it."""
+def event(artefact: Artefact, created: int, metadata: dict[str, Any] | None = None) -> list[bytes]:
+    """One `image_edit.completed`, as OpenAI's SDKs parse it; the last event of a stream carries the metadata."""
     body: dict[str, Any] = {"type": "image_edit.completed", "created_at": created, "index": artefact.index}
     if artefact.width and artefact.height:
         body["size"] = f"{artefact.width}x{artefact.height}"
     if artefact.format:
         body["output_format"] = artefact.format
-    body |= {"usage": _USAGE}
+    body |= {"usage": _USAGE} if metadata is None else {"usage": _USAGE, "metadata": metadata}
     picture = b"".join(_picture(artefact, b""))[1:-1]
     return [b"event: image_edit.completed\ndata: " + _dumps(body)[:-1] + b",", picture, b"}\n\n"]
 
 
-def failed_event(one: Failure) -> bytes:
+def failed_event(one: Failure, metadata: dict[str, Any] | None = None) -> bytes:
     """A picture that is missing beside others that were made. Not nested under "error": SDKs would raise, and who
     collects events in a list would lose the pictures that were paid for."""
-    body = {"type": "image_edit.failed", **failure(one)}
+    body = {"type": "image_edit.failed", **failure(one)} | ({} if metadata is None else {"metadata": metadata})
     return b"event: image_edit.failed\ndata: " + _dumps(body) + b"\n\n"
 
 

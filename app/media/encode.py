@@ -1,4 +1,4 @@
-"""Writes pictures. Settings are those that measured best (reference/measurements.md §6 and, for GIF, below).
+"""Writes pictures. Settings are those that measured best (2 cores, November 2026; for GIF, see below).
 
 Defaults give about the same fidelity in every lossy format, 39-40 dB on photographs: JPEG 90, WebP 90, AVIF 75. AVIF is
 written at speed 9, which costs 8 % in size and a quarter of a decibel against libavif's own default and takes a seventh

@@ -139,6 +139,8 @@ def inspect(blob: Blob, digest: str, *, index: int, param: str, max_pixels: int 
     data = blob.read()
     name = picture_name(index, param)
     kind = sniff_format(data[:64])
+    if not data:
+        raise InvalidImage(f"{name} is empty.", param=param)
     if not is_accepted(kind):
         kinds = "PNG, JPEG, WebP, GIF and AVIF pictures are accepted."
         raise UnsupportedImage(f"{name} is {describe(kind, data[:64])}. {kinds}", param=param)

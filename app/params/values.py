@@ -1,5 +1,5 @@
-"""One given value, typed and bounded by its row. Wording and codes are OpenAI's, measured on its API in August 2026
-(shared/reference/openai-images.md §3.7), so that clients that show messages show familiar ones.
+"""One given value, typed and bounded by its row. Wording and codes are OpenAI's, as a public parity suite measured
+them on its API in August 2026, so that clients that show messages show familiar ones.
 """
 
 from __future__ import annotations

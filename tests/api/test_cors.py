@@ -54,3 +54,24 @@ def test_a_refused_key_can_be_read_too(open_to_page: Served) -> None:
     answer = open_to_page.get("/openai/v1/models", headers={"origin": PAGE, "authorization": "Bearer wrong"})
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+def test_an_open_gateway_takes_no_form_from_a_foreign_page(gateway: Served, photo: bytes, origin: str) -> None:
+    # A form needs no preflight: without this, any page could spend the money of whoever runs a gateway at home.
+    form = {"data": {"model": "qwen-image-edit-2509", "prompt": "sepia"}, "files": {"image": photo}}
+    answer = gateway.post(path=f"{EDITS}?dryRun=true", **form, headers={"origin": origin})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "origin_not_allowed"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8080"])
+def test_an_open_gateway_takes_forms_from_pages_of_the_same_machine(gateway: Served, photo: bytes, origin: str) -> None:
+    form = {"data": {"model": "qwen-image-edit-2509", "prompt": "sepia"}, "files": {"image": photo}}
+    assert gateway.post(path=f"{EDITS}?dryRun=true", **form, headers={"origin": origin}).status_code == 200
+
+
+def test_with_a_key_the_key_decides(open_to_page: Served, photo: bytes) -> None:
+    form = {"data": {"model": "qwen-image-edit-2509", "prompt": "sepia"}, "files": {"image": photo}}
+    answer = open_to_page.post(path=f"{EDITS}?dryRun=true", **form, headers={"origin": "https://evil.example"})
+    assert answer.status_code == 200

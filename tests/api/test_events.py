@@ -107,6 +107,16 @@ def test_a_picture_that_failed_is_told_last_and_does_not_look_like_an_error(gate
     assert failed["code"] == "content_policy_violation"
     assert "error" not in failed
     assert {data["index"] for _, data in events} == {0, 1, 2}
+    assert failed["metadata"]["cost"] == 0.06
+    assert [one["index"] for one in failed["metadata"]["failed"]] == [failed["index"]]
+
+
+def test_the_last_event_carries_the_metadata_of_an_answer(gateway: Served) -> None:
+    _, events = stream_of(gateway, n="2", seed="5")
+    assert "metadata" not in events[0][1]
+    metadata = events[-1][1]["metadata"]
+    assert (metadata["cost"], metadata["seed"]) == (0.06, 5)
+    assert {one["name"] for one in metadata["parameters"]} >= {"prompt", "image", "n", "seed", "stream"}
 
 
 def test_pictures_come_one_by_one(gateway: Served, script: Script) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 
 import pytest
@@ -241,3 +242,18 @@ def test_the_words_before_a_body_are_read_whatever_its_chunks(gateway: Served) -
         pieces = (body[at : at + size] for at in range(0, len(body), size))
         answer = gateway.http.post(DRY, content=pieces, headers={"content-type": FORM})
         assert plan(answer)["prompt"] == "schön"
+
+
+def test_references_as_json_text_in_a_field(gateway: Served, new_jobs: Callable[[], list[Json]]) -> None:
+    uri = "data:image/png;base64," + base64.b64encode(sample("png")).decode()
+    value = json.dumps([{"image_url": uri}, {"image_url": {"url": uri}}])
+    answer = post(gateway, form(*fields(size="64x64"), text("images", value)), path=EDITS)
+    assert answer.status_code == 200, answer.text
+    [job] = new_jobs()
+    assert len(job["payload"]["image_urls"]) == 2
+
+
+def test_an_empty_file_is_called_empty(gateway: Served) -> None:
+    answer = post(gateway, form(*fields(), file(content=b"")), path=EDITS)
+    refused(answer, 400, "invalid_image_file", "image")
+    assert "Image 1 is empty." in answer.text

@@ -31,7 +31,7 @@ NewJobs = Callable[[], list[Json]]
         ({"size": "bogus"}, openai.BadRequestError, "invalid_value", "size"),
         ({"output_format": "tiff"}, openai.BadRequestError, "invalid_value", "output_format"),
         ({"image": b"no picture"}, openai.BadRequestError, "unsupported_file_mimetype", "image"),
-        ({"image": b""}, openai.BadRequestError, "missing_required_parameter", "image"),
+        ({"image": b""}, openai.BadRequestError, "invalid_image_file", "image"),
         ({"extra_body": {"cfg_scale": 99}}, openai.BadRequestError, "decimal_above_max_value", "cfg_scale"),
         ({"extra_body": {"webhook_url": "https://x.example"}}, openai.BadRequestError, "unsupported_parameter", None),
     ],

@@ -111,7 +111,17 @@ def test_the_allowance_is_for_that_origin_alone(gateway: Served, near: Served, w
         assert other.asked == []
 
 
-@pytest.mark.parametrize("wrong", [{"n": 11}, {"prompt": ""}, {"model": "nothing"}, {"size": 3}, {"acceleration": "x"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 11},
+        {"prompt": ""},
+        {"model": "nothing"},
+        {"size": "banana"},
+        {"acceleration": "x"},
+        {"markup": "x"},
+    ],
+)
 def test_what_is_wrong_with_the_words_is_said_before_anything_is_fetched(
     near: Served, web: WebServer, wrong: dict[str, Any]
 ) -> None:

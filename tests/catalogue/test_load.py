@@ -55,6 +55,15 @@ BREAKAGES: dict[str, tuple[Any, str]] = {
     "dimensions without sizing": (lambda raw: raw["offers"][0].pop("sizing"), "sizing"),
     "sides upside down": (lambda raw: raw["offers"][0]["sizing"].update(min_side=4096), "min_side"),
     "an alias that is a name": (lambda raw: raw["offers"][0]["params"]["seed"].update(aliases=["prompt"]), "seed"),
+    "n that the gateway does not count": (
+        lambda raw: raw["offers"][0]["params"].update(n={"how": "renamed", "to": "num_images"}),
+        "row n",
+    ),
+    "many per call without a field": (
+        lambda raw: raw["offers"][0]["params"].update(n={"how": "emulated", "per_call": 4}),
+        "row n",
+    ),
+    "a size without a type": (lambda raw: raw["offers"][0]["params"]["size"].pop("type"), "row size"),
     "no offers": (lambda raw: raw.update(offers=[]), "offers"),
     "a negative price": (lambda raw: raw["offers"][0]["price"].update(amount="-1"), "price"),
     "an id with a space": (lambda raw: raw.update(id="qwen edit"), "id"),
@@ -158,3 +167,17 @@ def test_an_operators_alias_can_be_a_pattern_and_never_hides_a_model() -> None:
     assert catalogue.find("dall-e-3") is None
     with pytest.raises(CatalogueError, match="leads to 'nothing'"):
         Catalogue(models, {"gpt-image-1": "nothing"})
+
+
+def test_two_files_with_one_id_are_refused(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(QWEN.read_text("utf-8"), encoding="utf-8")
+    with pytest.raises(CatalogueError, match=r"b\.yaml: qwen-image-edit-2509: a\.yaml has this id"):
+        load(tmp_path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = QWEN.read_text("utf-8") + "name: Another\n"
+    (tmp_path / "twice.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(CatalogueError, match="'name' stands here twice"):
+        load(tmp_path)

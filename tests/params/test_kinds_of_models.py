@@ -71,3 +71,11 @@ def test_a_turned_picture_gives_a_turned_plan(kind: str, width: int, height: int
     assert (one is None) == (two is None)
     if one and two:
         assert one == two[::-1]
+
+
+def test_a_raw_seed_moves_even_where_no_row_knows_it() -> None:
+    params = {name: Given(name, value, text=True) for name, value in {"prompt": "p", "n": "3", "seed": "7"}.items()}
+    params["image"] = Given("image", (PHOTO,))
+    request = EditRequest("req_1", "image-edit", "free", params, Caller("key", "name"))
+    plan = compile_plan(request, "free", MODELS["free"].offers[0])
+    assert [call.payload["seed"] for call in plan.calls] == ["7", "8", "9"]

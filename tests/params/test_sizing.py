@@ -18,6 +18,7 @@ from app.params.sizing import (
     parse_exact,
     parse_ratio,
     parse_scale,
+    shape_limits,
 )
 
 QWEN = Sizing(
@@ -164,3 +165,12 @@ def test_a_scale_is_a_ceiling(width: int, height: int, pixels: int) -> None:
     choice = chosen(Wish(shape=Fraction(width, height), pixels=Fraction(pixels)), QWEN)
     if not choice.scale_fitted:
         assert choice.size[0] * choice.size[1] <= pixels
+
+
+def test_the_longest_shape_is_true_where_the_area_is_limited() -> None:
+    narrow = Sizing(write="object", multiple_of=16, min_side=512, max_side=4096, max_pixels=1_048_576)
+    longest = shape_limits(narrow)
+    assert longest == 4
+    assert choose(Wish(shape=longest), narrow, Fraction(1)).size == (2048, 512)
+    with pytest.raises(ShapeNotPossible):
+        choose(Wish(shape=Fraction(6)), narrow, Fraction(1))

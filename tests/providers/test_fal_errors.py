@@ -1,4 +1,4 @@
-"""fal's tables of errors (shared/reference/fal.md §3), row by row: what each means for us."""
+"""fal's tables of errors (docs.fal.ai/errors and request-errors, November 2026), row by row: what each means for us."""
 
 from __future__ import annotations
 

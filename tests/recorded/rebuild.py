@@ -1,6 +1,6 @@
 """Writes the *.http files beside it: whole requests as real clients put them on the wire, byte for byte.
 
-Rebuilt from captures and sources that shared/reference/openai-images.md describes (§1, November 2026); the clients
+Rebuilt from captures and sources of November 2026; the clients
 themselves are too large to install for a test. Run it again after a change; the files are what the tests replay.
 """
 
