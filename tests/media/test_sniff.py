@@ -78,12 +78,15 @@ def test_accepted_kinds_are_told_by_their_bytes(format: str) -> None:
     assert media.size == len(data)
 
 
-@pytest.mark.parametrize(
-    ("head", "found"), [(b"", "is empty"), (b"\0\1\2\3\4\5\6\7", "of an unknown kind"), (b"<html>", "an HTML page")]
-)
+@pytest.mark.parametrize(("head", "found"), [(b"\0\1\2\3\4\5\6\7", "of an unknown kind"), (b"<html>", "an HTML page")])
 def test_nothing_in_particular_is_refused(head: bytes, found: str) -> None:
     with pytest.raises(UnsupportedImage, match=found):
         inspected(head)
+
+
+def test_nothing_at_all_is_called_empty() -> None:
+    with pytest.raises(InvalidImage, match=r"^Image 1 is empty\.$"):
+        inspected(b"")
 
 
 def test_the_mask_is_called_the_mask() -> None:
