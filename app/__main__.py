@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -175,6 +176,8 @@ def _run(app: Any, listener: Any, said: dict[str, Any] | None, *, head: float, d
             server.should_exit = True
 
         stop_with_parent(stop)
+    # uvicorn raises the signal again once it has stopped: a stop that went well is no death by signal.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     server.run(sockets=[listener])
     return 0
 

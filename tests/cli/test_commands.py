@@ -177,3 +177,21 @@ def test_plan_uses_the_settings(tmp_path: Path) -> None:
         "plan", "qwen-image-edit-2509", "prompt=x", f"image=@{SAMPLE}", IMAGEGATE_RESULTS_RESPONSE_FORMAT="b64_json"
     )
     assert json.loads(done.stdout.rpartition("price: ")[0])["delivery"]["response_format"] == "b64_json"
+
+
+def test_sigterm_ends_it_well_and_its_sandbox_with_it(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("IMAGEGATE_", "FAL_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", "0"],
+        cwd=ROOT,
+        env={**clean, "IMAGEGATE_DATA_DIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if "startup complete" in line:
+                break
+        process.terminate()
+        assert process.wait(timeout=20) == 0
