@@ -25,6 +25,7 @@ EXTENSIONS: Mapping[ImageFormat, str] = {"png": "png", "jpeg": "jpg", "gif": "gi
 FETCH_TRIES = 5
 FETCH_SECONDS = 60.0  # one picture, from here to its last byte
 GRACE_SECONDS = 20.0
+LEAST_FREE_BYTES = 256 << 20  # below it nothing is bought that would have to be stored
 HEAD_BYTES, HEAD_SECONDS = 65_536, 5.0
 
 
@@ -48,6 +49,12 @@ class Deliverer:
         self._results = results
         self._clock = clock
         self._now = now
+
+    def check_room(self, delivery: Delivery) -> None:
+        """Before anything is bought: what will have to be stored can be. Raises Overloaded."""
+        free = self._storage.free_bytes() if delivery.response_format == "url" else None
+        if free is not None and free < LEAST_FREE_BYTES:
+            raise Overloaded("The gateway has no room to store pictures.", detail=f"{free} bytes free", retry_after=60)
 
     async def deliver(self, image: ResultImage, delivery: Delivery, index: int, deadline: float) -> Artefact:
         """One picture as the client asked for it; fetching may outlast `deadline` by GRACE_SECONDS: it is paid.

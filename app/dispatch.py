@@ -22,6 +22,7 @@ log = logging.getLogger("imagegate.dispatch")
 
 SUBMIT_TRIES = 3
 SETTLE_SECONDS = 30.0
+RESCUE_SECONDS = 10.0  # to collect a job that turned out to be done when it should have been cancelled
 
 # Faults by which a job itself ended. After any other it may still be at work, and be billed.
 _OVER = frozenset({Fault.INVALID, Fault.REFUSED})
@@ -45,7 +46,7 @@ class Dispatcher:
     def __init__(self, clock: Clock, random: Random) -> None:
         self._clock = clock
         self._random = random
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def run(
         self,
@@ -98,8 +99,10 @@ class Dispatcher:
             except ProviderError as error:
                 attempts.append(self._attempt(provider, call, ticket, began, error=error))
                 log.warning("%s: %s failed: %s (%s)", call.request_id, provider.name, error.fault, error.detail)
-                if ticket is not None and error.fault not in _OVER:
-                    self._leave(self._cancel(provider, ticket))
+                rescued = await self._rescue(provider, ticket) if ticket and error.fault not in _OVER else None
+                if rescued is not None:
+                    attempts[-1] = self._attempt(provider, call, ticket, began, result=rescued)
+                    return rescued
                 pause = self._pause(error, number)
                 sure = ticket is None and error.accepted is False  # no job was made
                 again = sure and FAULTS[error.fault].retry_same and not error.final
@@ -115,6 +118,21 @@ class Dispatcher:
                 return result
             await self._clock.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _rescue(self, provider: Provider, ticket: Ticket) -> ProviderResult | None:
+        """A job that could not be collected is cancelled; if it is too late for that, it is done and paid for, and is
+        collected after all if it can be."""
+        cancel = asyncio.create_task(self._cancel(provider, ticket))
+        try:
+            if await asyncio.shield(cancel):
+                return None
+            return await self._collect(provider, ticket, self._clock.monotonic() + RESCUE_SECONDS)
+        except ProviderError as error:
+            log.warning("%s job %s: is lost: %s (%s)", provider.name, ticket.job, error.fault, error.detail)
+            return None
+        except asyncio.CancelledError:
+            self._leave(cancel)
+            raise
 
     async def _submit(self, provider: Provider, call: ProviderCall) -> Ticket:
         """Submitting is never cut in the middle: a job whose ticket we lost could not be cancelled any more."""
@@ -154,20 +172,23 @@ class Dispatcher:
         else:
             await self._cancel(provider, ticket)
 
-    async def _cancel(self, provider: Provider, ticket: Ticket) -> None:
+    async def _cancel(self, provider: Provider, ticket: Ticket) -> bool:
+        """Ask for the end of a job; False if it was too late, True also if that is not known."""
         if ticket.result is not None:
-            return  # done as soon as it was submitted
+            return True  # done as soon as it was submitted: there is nothing more to have
         try:
             taken = await provider.cancel(ticket)
             log.info("%s job %s: cancel %s", provider.name, ticket.job, "requested" if taken else "came too late")
+            return taken
         except ProviderError as error:
             log.warning("%s job %s: cancel failed: %s (%s)", provider.name, ticket.job, error.fault, error.detail)
         except Exception:
             log.exception("%s job %s: cancel failed", provider.name, ticket.job)
+        return True
 
-    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+    def _leave(self, work: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
         """To be done by nobody who waits, save for `settle`."""
-        task = asyncio.create_task(work)
+        task = work if isinstance(work, asyncio.Task) else asyncio.create_task(work)
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 

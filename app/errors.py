@@ -46,7 +46,7 @@ class GatewayError(Exception):
     code: str = "internal_error"
     # None: leave it to the client's own rules. False: a repeat cannot help or could pay twice.
     should_retry: bool | None = None
-    tells_charge: ClassVar[bool] = False  # the provider was at work: the message says whether it was charged
+    tells_charge: bool = False  # the provider was at work: the message says whether it was charged
 
     def __init__(
         self,
@@ -361,14 +361,21 @@ FAULTS: dict[Fault, FaultRule] = {
 }
 
 
-def from_provider(error: ProviderError, *, param: str | None = None) -> GatewayError:
-    """What a provider's failure is for the client. `param` is the caller's word for the field that was refused."""
-    rule = FAULTS[error.fault]
-    money_at_risk = error.charged is not False
-    return rule.error(
-        error.message,
+def from_provider(error: ProviderError, *, param: str | None = None, picture: bool = False) -> GatewayError:
+    """What a provider's failure is for the client. `param` is the caller's word for the field that was refused;
+    `picture` = it holds pictures."""
+    rule, message = FAULTS[error.fault].error, error.message
+    if error.fault is Fault.INVALID and picture:
+        rule = InvalidImage
+        message = message if error.item is None else f"Image {error.item + 1}: {message}"
+    if error.fault is Fault.RATE_LIMITED and error.accepted is not False:
+        rule, message = ProviderUnavailable, "The provider's rate limit kept the result back."
+    told = rule(
+        message,
         param=param,
         detail=error.detail,
         retry_after=error.retry_after,
-        should_retry=False if error.final or money_at_risk else None,
+        should_retry=False if error.final or error.charged is not False else None,
     )
+    told.tells_charge = error.accepted is not False or rule.tells_charge
+    return told

@@ -57,15 +57,15 @@ class _Tally:
     failed: list[Failure] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     cost: Decimal | None = Decimal(0)  # of what was made
-    seed: int | None = None
+    seeds: dict[int, int] = field(default_factory=dict)  # by the first picture of the call
 
     def charge(self, plan: Plan, call: Call, result: ProviderResult) -> None:
         """A job was done: from now on it costs, whatever becomes of its pictures."""
         sizes = [(one.width, one.height) if one.width and one.height else plan.size for one in result.images]
         cost = pricing.cost(plan.offer.price, sizes, result.billable_units)
         self.cost = None if self.cost is None or cost is None else self.cost + cost
-        if call.first == 0:
-            self.seed = result.seed
+        if result.seed is not None:
+            self.seeds[call.first] = result.seed
 
     @property
     def uncertain(self) -> bool:
@@ -167,7 +167,8 @@ class Gateway:
             self._receipts.issue(receipt)
         label = prepared.upstream.provider.label
         made = tuple(sorted(tally.made, key=lambda artefact: artefact.index))
-        yield Outcome(label, made, receipt, tally.seed, int(self.now()))
+        seeds = tuple(seed for _, seed in sorted(tally.seeds.items()))
+        yield Outcome(label, made, receipt, seeds, int(self.now()))
 
     async def settle(self) -> None:
         """Before the process ends: wait until abandoned jobs were cancelled upstream."""
@@ -176,6 +177,7 @@ class Gateway:
     async def _run(self, prepared: Prepared, tally: _Tally) -> AsyncGenerator[Artefact | Failure, None]:
         plan, upstream = prepared.plan, prepared.upstream
         deadline = tally.began + self._request_seconds
+        upstream.deliverer.check_room(plan.delivery)
         pictures = await self._pictures(plan)
 
         async def finish(call: Call, result: ProviderResult) -> list[Artefact | Failure]:
@@ -229,9 +231,11 @@ class Gateway:
     def _count(self, plan: Plan, done: Done[list[Artefact | Failure]], tally: _Tally) -> list[Artefact | Failure]:
         """One call's end, entered into the tally."""
         if done.error is not None:
-            error = from_provider(done.error, param=_callers_word(plan, done.error.field))
+            word = _callers_word(plan, done.error.field)
+            error = from_provider(done.error, param=word, picture=_is_picture(plan, done.error.field))
             events: list[Artefact | Failure] = [
-                Failure(index, error) for index in range(done.call.first, done.call.first + done.call.count)
+                Failure(index, error, done.error.charged)
+                for index in range(done.call.first, done.call.first + done.call.count)
             ]
         else:
             assert done.finished is not None
@@ -276,3 +280,10 @@ def _callers_word(plan: Plan, field: str | None) -> str | None:
         if note.sent_as == field and note.spelled:
             return note.spelled
     return next((note.name for note in plan.notes if note.sent_as == field), field)
+
+
+def _is_picture(plan: Plan, field: str | None) -> bool:
+    """Whether the provider's field holds pictures."""
+    return any(
+        getattr(row, "to", None) == field and row.type in ("image", "images") for row in plan.offer.params.values()
+    )

@@ -79,6 +79,8 @@ class InputStep:
     flatten: bool = False  # put it on white
     hand_on: bool = False  # the provider gets the caller's own URL instead of bytes
     why: str = ""
+    word: str = "image"  # the caller's own, and which of its pictures, from 0
+    index: int = 0
 
     @property
     def touches_pixels(self) -> bool:
@@ -176,6 +178,7 @@ class Failure:
 
     index: int
     error: GatewayError
+    charged: bool | None = True  # whether the provider bills it all the same; None = not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,5 +222,5 @@ class Outcome:
     provider_label: str
     artefacts: tuple[Artefact, ...]
     receipt: Receipt
-    seed: int | None = None
+    seeds: tuple[int, ...] = ()  # of the jobs that tell theirs, in the order of their pictures
     created: int = 0

@@ -32,9 +32,9 @@ class ProviderError(Exception):
     """A provider failed.
 
     `message` is for the client; `detail` only for the log. `field` is the provider's own word for the parameter that it
-    refused. `accepted` tells whether a job exists upstream: False = surely not (safe to submit again), True = it does,
-    None = it cannot be known (the reply was lost). `charged` tells whether the provider bills the job: None = that is
-    not known. `final` = it says that repeating the step is of no use.
+    refused, `item` the place in it (from 0) if it is a list. `accepted` tells whether a job exists upstream: False =
+    surely not (safe to submit again), True = it does, None = it cannot be known (the reply was lost). `final` = it says
+    that repeating the step is of no use.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class ProviderError(Exception):
         *,
         detail: str = "",
         field: str | None = None,
+        item: int | None = None,
         accepted: bool | None = None,
         charged: bool | None = None,
         retry_after: float | None = None,
@@ -55,9 +56,15 @@ class ProviderError(Exception):
         self.detail = detail
         self.field = field
         self.accepted = accepted
-        self.charged = False if accepted is False else charged
+        self._charged = charged
+        self.item = item
         self.retry_after = retry_after
         self.final = final
+
+    @property
+    def charged(self) -> bool | None:
+        """Whether the provider bills the job; None = not known."""
+        return False if self.accepted is False else self._charged
 
 
 class Blob(Protocol):

@@ -64,24 +64,27 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
     first = detail[0] if isinstance(detail, list) and detail and isinstance(detail[0], dict) else None
     error_type = str(answer.headers.get("x-fal-error-type") or body.get("error_type") or "")
     field: str | None = None
+    item: int | None = None
     if first is not None:
-        fault, message, field = _model_error(answer.status, first)
+        fault, message, field, item = _model_error(answer.status, first)
         told = ", ".join(f"{name}={shown(first.get(name))}" for name in ("type", "loc", "msg", "ctx") if name in first)
     else:
         fault, message = _by_status(answer.status, detail, error_type, of)
         told = shown(detail) if detail else excerpt(answer)
     if fault is Fault.INVALID and of in ("upload", "status"):
         fault, message = Fault.MALFORMED, _FAULT_TEXT[Fault.MALFORMED]  # no word about the caller's values
-    final = _final(answer, of, known=first is not None or bool(error_type))
+    known = first is not None or bool(error_type)
     return ProviderError(
         fault,
         message,
         detail=" ".join(f"{answer.asked}: HTTP {answer.status} {shown(error_type)}: {told}".split()),
         field=field,
+        item=item,
         accepted=_accepted(answer, body, of),
         retry_after=retry_after(answer.headers),
-        final=final,
-        charged=False if of == "result" and final and answer.status >= 400 else None,  # a failed job is not billed
+        final=_final(answer, of, known=known),
+        # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone may be billed.
+        charged=False if of == "result" and known and answer.status >= 400 else None,
     )
 
 
@@ -118,7 +121,7 @@ def excerpt(answer: Answer) -> str:
     return shown(answer.body[:400].decode(errors="replace"))
 
 
-def _model_error(status: int, first: Mapping[str, Any]) -> tuple[Fault, str, str | None]:
+def _model_error(status: int, first: Mapping[str, Any]) -> tuple[Fault, str, str | None, int | None]:
     kind = str(first.get("type") or "")
     location = first.get("loc")
     words = [part for part in location if isinstance(part, str)] if isinstance(location, list) else []
@@ -126,7 +129,8 @@ def _model_error(status: int, first: Mapping[str, Any]) -> tuple[Fault, str, str
     broke = Fault.TIMEOUT if status == 504 else Fault.UNAVAILABLE
     fault = _MODEL.get(kind) or (Fault.INVALID if status < 500 else broke)
     message = _TEXT.get(kind) or (shown(first.get("msg")) or kind if fault is Fault.INVALID else _FAULT_TEXT[fault])
-    return fault, message, words[0] if words else None
+    places = [part for part in location if isinstance(part, int)] if isinstance(location, list) else []
+    return fault, message, words[0] if words else None, places[0] if places else None
 
 
 def _by_status(status: int, detail: Any, error_type: str, of: Step) -> tuple[Fault, str]:

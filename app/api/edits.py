@@ -177,9 +177,8 @@ async def _with_keepalives(pieces: AsyncGenerator[bytes, None], seconds: float) 
 
 
 def _dry_run(request: Request) -> bool:
-    for name in ("dryRun", "dry_run"):
-        word = request.query_params.get(name)
-        if word is None:
+    for name, word in request.query_params.multi_items():
+        if name.lower().replace("_", "") != "dryrun":
             continue
         if word.lower() in ("true", "1", "on", ""):
             return True

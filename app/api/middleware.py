@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.body import ClientGone
 from app.api.errors import render
-from app.errors import InternalError
+from app.errors import InternalError, Overloaded
 
 log = logging.getLogger("imagegate.api")
 
@@ -44,6 +44,13 @@ class RequestContext:
         exchange = _Exchange(scope, receive, send, request_id)
         try:
             await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # the server's patience with running requests is over
+            if not exchange.started:
+                stopping = Overloaded(
+                    "The gateway is stopping. What it was at may have been charged.", should_retry=False
+                )
+                await render(stopping, request_id)(scope, exchange.receive, exchange.send)
+            raise
         except ClientGone:
             log.info("%s: the client hung up", request_id)
         except Exception:

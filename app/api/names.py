@@ -88,7 +88,13 @@ def nest(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
             _put(tree, (base, *path), text, seen)
         except (TypeError, ValueError):
             raise InvalidValue(f"Invalid '{base}': its fields contradict each other.", param=base) from None
-    return {base: _lists(value) for base, value in tree.items()}
+    done: dict[str, Any] = {}
+    for base, value in tree.items():
+        try:
+            done[base] = _lists(value)
+        except ValueError:
+            raise InvalidValue(f"Invalid '{base}': its elements are not numbered 0, 1, 2 …", param=base) from None
+    return done
 
 
 def _is_index(step: str) -> bool:
@@ -149,7 +155,9 @@ def _appended(old: Any, text: str) -> list[str]:
 
 def _lists(value: Any) -> Any:
     if isinstance(value, _Items):
-        return [_lists(value[index]) for index in sorted(value)]
+        if sorted(value) != list(range(len(value))):
+            raise ValueError  # `l[5]` alone: what stands before it would have to be made up
+        return [_lists(value[index]) for index in range(len(value))]
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return value

@@ -9,9 +9,8 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from app.catalogue.load import Catalogue
+from app.delivery import LEAST_FREE_BYTES
 from app.storage.base import Storage
-
-LEAST_FREE_BYTES = 256 << 20
 
 
 def ops_router(catalogue: Catalogue, storage: Storage, providers: Mapping[str, str], version: str) -> APIRouter:

@@ -79,9 +79,13 @@ def metadata(outcome: Outcome) -> dict[str, Any]:
         "cost": _number(receipt.cost),
         "cost_currency": receipt.currency,
     }
-    if outcome.seed is not None:
-        found["seed"] = outcome.seed
+    if outcome.seeds:
+        found["seed"] = outcome.seeds[0]
+    if len(outcome.seeds) > 1:
+        found["seeds"] = list(outcome.seeds)
     found["parameters"] = [note(one) for one in receipt.notes]
+    if receipt.uncertain:
+        found["cost_uncertain"] = True  # a job that brought nothing may have been billed all the same
     if receipt.failures:
         found["failed"] = [failure(one) for one in receipt.failures]
     return found
@@ -94,7 +98,7 @@ def note(one: Note) -> dict[str, Any]:
 
 def failure(one: Failure) -> dict[str, Any]:
     """A picture that is missing."""
-    return {"index": one.index, "code": one.error.code, "message": one.error.message}
+    return {"index": one.index, "code": one.error.code, "message": one.error.message, "charged": one.charged}
 
 
 def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from app.media.avif import Uncuttable
 from app.media.blob import MemoryBlob
 from app.media.decode import decode
 from app.media.encode import encode, on_white
-from app.media.sniff import MAX_PIXELS, read_facts
+from app.media.sniff import MAX_PIXELS, picture_name, read_facts
 from app.media.strip import strip_metadata
 from app.types import MIME, ImageFormat, InputStep
 from providers.base import Media
@@ -38,17 +38,19 @@ def prepare(step: InputStep) -> Media:
         try:
             cut = strip_metadata(data, media.mime)
         except Uncuttable:
-            return _written(media, _decoded(data, media), "png")
+            return _written(media, _decoded(data, step), "png")
         if cut is data:
             return media
         return replace(media, blob=MemoryBlob(cut), digest=hashlib.sha256(cut).hexdigest())
-    image = _decoded(data, media)
+    image = _decoded(data, step)
     lossless = kept == "webp" and b"VP8L" in data[:64]
     return _written(media, on_white(image) if step.flatten else image, step.to_format or kept, lossless=lossless)
 
 
-def _decoded(data: bytes, media: Media) -> Image.Image:
-    return decode(data, max_pixels=max(MAX_PIXELS, media.width * media.height), upright=True)
+def _decoded(data: bytes, step: InputStep) -> Image.Image:
+    pixels = step.media.width * step.media.height
+    name = picture_name(step.index, step.word)
+    return decode(data, max_pixels=max(MAX_PIXELS, pixels), upright=True, name=name, param=step.word)
 
 
 def _written(media: Media, image: Image.Image, format: ImageFormat, *, lossless: bool = False) -> Media:

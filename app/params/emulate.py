@@ -15,6 +15,7 @@ from app.errors import InvalidValue, TooManyImages
 from app.types import Delivery, Given, ImageFormat, MaskStep, ResponseFormat, Size
 from providers.base import Media
 
+SHAPE_DRIFT = 1.04  # how far an edit's shape may be from the original's: the grid's rounding
 LOSSY: frozenset[ImageFormat] = frozenset({"jpeg", "webp", "avif"})
 
 
@@ -27,6 +28,7 @@ class Situation:
     given: Given | None  # typed and bounded already; None = the caller said nothing
     images: tuple[Media, ...]
     image_word: str  # the caller's own
+    size_word: str | None  # what fixes the shape, in the caller's own word; None = nothing does
     asked_size: Size | None
     default_response_format: ResponseFormat
     delivery: Delivery
@@ -83,10 +85,26 @@ def mask(at: Situation) -> Emulation:
             f"{original.width}x{original.height}. Both must have the same size.",
             param=at.given.spelled,
         )
+    _keeps_shape(at, original)
     return Emulation(
         replace(at.delivery, mask=MaskStep(original, the_mask, at.image_word, at.given.spelled)),
-        why="the model knows no masks: the edit is composited over the original, at the original's size",
+        why="the model knows no masks: the edit is composited over the original, "
+        + ("then fitted" if at.delivery.exact else "at the original's size"),
     )
+
+
+def _keeps_shape(at: Situation, original: Media) -> None:
+    """An edit of another shape than the original would lie beside what it is to replace."""
+    if at.asked_size is None:
+        return
+    drift = (at.asked_size[0] * original.height) / (at.asked_size[1] * original.width)
+    if not 1 / SHAPE_DRIFT <= drift <= SHAPE_DRIFT:
+        word = at.size_word or (at.given.spelled if at.given else "mask")
+        raise InvalidValue(
+            f"Invalid '{word}': with a mask the picture keeps the shape of the original, "
+            f"{original.width}x{original.height}; this asks for {at.asked_size[0]}x{at.asked_size[1]}.",
+            param=word,
+        )
 
 
 def output_compression(at: Situation) -> Emulation:

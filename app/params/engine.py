@@ -107,8 +107,10 @@ def _refuse_rivals(given: Mapping[str, Given], offer: Offer) -> None:
 
 
 def _as_twin(row: Row, value: Given) -> Given:
-    """A provider's size object under its raw name, in the word that its twin understands."""
+    """A size as an object (under the provider's raw name) or a number (JSON megapixels), in the converter's words."""
     size = value.value
+    if row.how == "converted" and isinstance(size, int | float) and not isinstance(size, bool):
+        return replace(value, value=f"{size:.15g}")
     if row.how == "converted" and isinstance(size, Mapping) and set(size) == {"width", "height"}:
         return replace(value, value=f"{size['width']}x{size['height']}")
     return value
@@ -208,6 +210,7 @@ def _groups(offer: Offer) -> dict[str, list[str]]:
 def _emulate(
     draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...], request: EditRequest
 ) -> None:
+    shape_word = next((typed[name].spelled for name in ("size", "aspect_ratio") if name in typed), None)
     word = typed["image"].spelled if "image" in typed else "image"
     rows = {(row.by or name): (name, row) for name, row in offer.params.items() if isinstance(row, Emulated)}
     for by, emulator in EMULATORS.items():
@@ -215,7 +218,9 @@ def _emulate(
             continue
         name, row = rows[by]
         given = typed.get(name)
-        done = emulator(Situation(row, name, given, images, word, draft.size, request.response_format, draft.delivery))
+        done = emulator(
+            Situation(row, name, given, images, word, shape_word, draft.size, request.response_format, draft.delivery)
+        )
         draft.delivery = done.delivery
         draft.fields.update(done.fields)
         if by == "n":

@@ -41,13 +41,15 @@ def _step(media: Media, index: int, accepts: Accepts, spelled: str) -> InputStep
     if media.frames > 1:
         reasons.append(f"first of {media.frames} frames")
     if media.mode not in _PLAIN_MODES:
-        reasons.append(f"{media.mode} converted")
+        reasons.append("brought to 8-bit RGB")
     if upright:
         reasons.append("turned upright as its EXIF says")
     if flatten:
         reasons.append("transparency flattened on white")
     if not reasons:
         by_url = accepts.urls and media.url is not None
-        return InputStep(media, hand_on=by_url, why=f"picture {index + 1}: the URL is handed on" if by_url else "")
+        why = f"picture {index + 1}: the URL is handed on" if by_url else ""
+        return InputStep(media, hand_on=by_url, why=why, word=spelled, index=index)
     to_format: ImageFormat = "jpeg" if own == "jpeg" and "jpeg" in accepts.formats else "png"
-    return InputStep(media, to_format, upright, flatten, why=f"picture {index + 1}: {', '.join(reasons)}")
+    why = f"picture {index + 1}: {', '.join(reasons)}"
+    return InputStep(media, to_format, upright, flatten, why=why, word=spelled, index=index)

@@ -92,8 +92,8 @@ def choose(wish: Wish, sizing: Sizing, fallback_shape: Fraction) -> Choice:
     """The nearest that the model can make. Raises ShapeNotPossible if no size of that shape fits the limits."""
     if wish.exact:
         shape, pixels = Fraction(*wish.exact), Fraction(wish.exact[0] * wish.exact[1])
-        if covering := _covering(wish.exact, sizing):
-            return Choice(covering)
+        if nearest := _nearest_point(wish.exact, sizing):
+            return Choice(nearest)
     else:
         shape = wish.shape if wish.shape is not None else fallback_shape
         pixels = wish.pixels if wish.pixels is not None else Fraction(sizing.default_pixels)
@@ -117,16 +117,23 @@ def shape_limits(sizing: Sizing) -> Fraction:
     return max(min(Fraction(high, low), *by_area), Fraction(1))
 
 
-def _covering(exact: Size, sizing: Sizing) -> Size | None:
-    """The smallest size of the grid that holds these very pixels: the result is then cropped by less than a grid step,
-    and no pixel is resampled. None if the model is not free, or its limits do not hold it."""
+def _nearest_point(exact: Size, sizing: Sizing) -> Size | None:
+    """The grid's point next to these very pixels, each side by itself. None if the model is not free, or its limits do
+    not hold it."""
     if sizing.write not in ("object", "string", "none") or sizing.sizes:
         return None
     step = sizing.multiple_of
-    width, height = (-(-side // step) * step for side in exact)
+    width, height = (_nearest_multiple(side, step) for side in exact)
     low, high = _side_limits(sizing)
     fits = low <= min(width, height) and max(width, height) <= high
     return (width, height) if fits and sizing.min_pixels <= width * height <= sizing.max_pixels else None
+
+
+def _nearest_multiple(side: int, step: int) -> int:
+    below = side // step * step
+    above = below + step
+    # Nearer by logarithms: below/side against side/above; ties to the larger.
+    return below if below and (below == side or side * side < below * above) else above
 
 
 def _free(shape: Fraction, pixels: Fraction, sizing: Sizing) -> Choice:

@@ -399,3 +399,28 @@ class TestTimeAndDefects:
         run = Run(FakeProvider(), finish=cut)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(run.to_the_end(), 1)
+
+
+class TestRescue:
+    """A job that could not be collected, and that it is too late to cancel, is done and paid for."""
+
+    async def test_it_is_collected_after_all(self) -> None:
+        outcomes = iter([refusal(Fault.UNAVAILABLE, accepted=True), made()])
+
+        async def collect() -> Any:
+            return next(outcomes)
+
+        provider = FakeProvider(Turn(collect=collect, cancel=False))
+        run = Run(provider)
+        (one,) = await run.to_the_end()
+        assert one.error is None
+        assert provider.collecting == ["job-1", "job-1"]
+        assert len(provider.submitted) == 1
+        assert [(attempt.fault, attempt.charged) for attempt in run.attempts] == [(None, True)]
+
+    async def test_what_was_cancelled_in_time_is_not_asked_for_again(self) -> None:
+        provider = FakeProvider(Turn(collect=refusal(Fault.UNAVAILABLE, accepted=True), cancel=True))
+        (one,) = await Run(provider).to_the_end()
+        assert one.error is not None
+        assert provider.collecting == ["job-1"]
+        assert provider.cancelled == ["job-1"]

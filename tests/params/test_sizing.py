@@ -100,10 +100,24 @@ def test_a_turned_shape_at_a_scale_is_turned(width: int, height: int, sizing: Si
 
 
 @given(st.integers(256, 2048), st.integers(256, 2048))
-def test_pixels_that_the_limits_hold_are_covered_and_cropped_by_less_than_a_step(width: int, height: int) -> None:
+def test_pixels_that_the_limits_hold_are_met_to_within_half_a_step(width: int, height: int) -> None:
     got = choose(Wish(exact=(width, height)), QWEN, Fraction(1)).size
-    assert width <= got[0] < width + 16
-    assert height <= got[1] < height + 16
+    assert abs(got[0] - width) <= 8
+    assert abs(got[1] - height) <= 8
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        ((1023, 1025), (1024, 1024)),
+        ((1920, 1080), (1920, 1088)),
+        ((641, 479), (640, 480)),
+        ((1009, 1013), (1008, 1008)),
+        ((257, 300), (256, 304)),
+    ],
+)
+def test_the_nearest_point_of_the_grid(wanted: tuple[int, int], asked: tuple[int, int]) -> None:
+    assert choose(Wish(exact=wanted), QWEN, Fraction(1)).size == asked
 
 
 @pytest.mark.parametrize(
