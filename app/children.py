@@ -42,6 +42,10 @@ class Child:
         """Of the child."""
         return self._process.pid
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         """End it; returns when it has ended."""
         for pipe in (self._process.stdin, self._process.stdout):

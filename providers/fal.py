@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -257,9 +256,8 @@ class FalProvider:
 
     async def _upload(self, media: Media) -> bytes:
         """Nothing is billed for it, so it is repeated after a hiccup. Raises ProviderError with `accepted=False`."""
-        return await persist(
-            self._clock, lambda _: self._upload_once(media), math.inf, tries=UPLOAD_TRIES, accepted=False
-        )
+        soon = self._clock.monotonic() + self._patience.upload  # a longer Retry-After is the caller's to wait
+        return await persist(self._clock, lambda _: self._upload_once(media), soon, tries=UPLOAD_TRIES, accepted=False)
 
     async def _upload_once(self, media: Media) -> bytes:
         """Initiate, then PUT without the key (as npm @fal-ai/client 1.10.1, storage.js)."""
