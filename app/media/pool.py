@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from app.errors import Overloaded
 from app.media.sniff import size_of
-from app.types import Delivery, InputStep
+from app.types import Delivery, InputStep, MaskStep
 from providers.base import Media
 
 P = ParamSpec("P")
@@ -122,10 +122,12 @@ def estimate(*values: object) -> int:
         elif isinstance(value, bytes) and (not deliveries or any(map(_decodes, deliveries))):
             header = size_of(value)
             total += header.width * header.height * (_COPIES + max(_DECODE.values())) if header else 0
+        elif isinstance(value, MaskStep):
+            total += _decoding(value.original) + _decoding(value.mask)
         elif isinstance(value, Delivery):
             pixels = value.exact[0] * value.exact[1] if value.exact else 0
             if value.mask is not None:
-                total += _decoding(value.mask.original) + _decoding(value.mask.mask)
+                total += estimate(value.mask)
                 pixels = max(pixels, _pixels(value.mask.original))
             total += pixels * _ENCODE[value.format or "png"]
     return total

@@ -31,6 +31,14 @@ def test_base64(openai_1: dict[str, Any]) -> None:
     assert openai_1["b64"] == {"keys": [["b64_json"], ["b64_json"]], "size": "256x256"}
 
 
+def test_raw_and_streaming_responses(openai_1: dict[str, Any]) -> None:
+    assert openai_1["raw"]["type"] == "application/json"
+    assert openai_1["raw"]["id"].startswith("req_")
+    assert openai_1["raw"]["keys"] == [["url"]]
+    assert openai_1["streaming_response"]["status"] == 200
+    assert openai_1["streaming_response"]["keys"] == [["url"]]
+
+
 def test_streaming(openai_1: dict[str, Any]) -> None:
     assert openai_1["events"] == ["image_edit.completed"]
 

@@ -50,6 +50,11 @@ results["nameless"] = edit(image=(None, photo.read_bytes(), "image/jpeg"))
 results["list_of_one"] = edit(image=[photo])
 results["b64"] = edit(image=photo, response_format="b64_json", n=2)
 results["extras"] = edit(image=photo, extra_body={"seed": 3, "loras": [{"path": "a", "scale": 1}]})
+raw = client.images.with_raw_response.edit(model=MODEL, prompt="sepia", image=photo, size="256x256")
+results["raw"] = {"type": raw.headers["content-type"], "id": raw.headers["x-request-id"], **shown(raw.parse())}
+streaming = client.images.with_streaming_response
+with streaming.edit(model=MODEL, prompt="sepia", image=photo, size="256x256") as response:
+    results["streaming_response"] = {"status": response.status_code, **shown(response.parse())}
 results["async"] = asyncio.run(edit_async())
 results["events"] = [event.type for event in client.images.edit(model=MODEL, prompt="sepia", image=photo, stream=True)]
 results["too_many"] = failure(image=photo, n=11)
