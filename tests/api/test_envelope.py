@@ -176,7 +176,7 @@ def test_a_dry_run_answers_no_worse_than_an_edit(gateway: Served) -> None:
 
 def test_a_defect_of_ours_is_an_answer_too(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(scope: object, receive: object, send: object) -> None:
-        raise RuntimeError("a secret of /work/ours.py")
+        raise RuntimeError("a secret of /srv/ours.py")
 
     async def run() -> httpx2.Response:
         app = RequestContext(broken, new_id=lambda: "req_" + "0" * 32)
