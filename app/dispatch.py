@@ -97,11 +97,13 @@ class Dispatcher:
                 ticket = await self._submit(provider, call)
                 result = ticket.result or await self._collect(provider, ticket, call.deadline)
             except ProviderError as error:
+                place = len(attempts)  # the list is shared with the other calls
                 attempts.append(self._attempt(provider, call, ticket, began, error=error))
                 log.warning("%s: %s failed: %s (%s)", call.request_id, provider.name, error.fault, error.detail)
-                rescued = await self._rescue(provider, ticket) if ticket and error.fault not in _OVER else None
+                over = error.fault in _OVER or error.charged is False  # the job's own verdict
+                rescued = await self._rescue(provider, ticket) if ticket is not None and not over else None
                 if rescued is not None:
-                    attempts[-1] = self._attempt(provider, call, ticket, began, result=rescued)
+                    attempts[place] = self._attempt(provider, call, ticket, began, result=rescued)
                     return rescued
                 pause = self._pause(error, number)
                 sure = ticket is None and error.accepted is False  # no job was made
