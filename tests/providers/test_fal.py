@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from providers.base import Clock, Fault, Media, Provider, ProviderCall, ProviderResult, Ticket
-from providers.fal import UPLOAD_TRIES, FalProvider, Patience
+from providers.fal import STATUS_TRIES, UPLOAD_TRIES, FalProvider, Patience
 from providers.http import TRIES
 from tests.fakes.clock import FakeClock, RealClock
 from tests.fakes.fal_calls import EDIT
@@ -497,14 +497,15 @@ class TestWaiting:
         fal.on("status", "drip", bytes_per_second=10)
         assert (await fal.edit(fal.provider(patience=Patience(status=0.3)))).images
 
-    async def test_it_gives_up_after_five_in_a_row(self, fal: FalUpstream) -> None:
+    async def test_it_gives_up_when_the_queue_is_out_for_a_minute(self, fal: FalUpstream) -> None:
         fal.on("status", "http", status=500, times=None)
         clock = FakeClock()
         provider = fal.provider(clock=clock)
         ticket = await provider.submit(fal.call(picture()))
-        error = await failure_of(provider.collect(ticket, clock.now + 60))
+        error = await failure_of(provider.collect(ticket, clock.now + 600))
         assert (error.fault, error.accepted) == (Fault.UNAVAILABLE, True)
-        assert fal.asked("/status") == TRIES
+        assert fal.asked("/status") == STATUS_TRIES
+        assert 40 < sum(clock.sleeps) < 60
 
     @pytest.mark.parametrize(
         ("fault", "arguments", "expected"),
