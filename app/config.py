@@ -114,7 +114,7 @@ def load_config(environ: Mapping[str, str] | None = None, overrides: Mapping[str
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ConfigError("\n".join(lines)) from None
-    if not config.is_loopback and not config.api_key.get_secret_value() and not config.allow_open:
+    if not config.is_loopback and not config.api_key.get_secret_value().strip() and not config.allow_open:
         raise ConfigError(
             f"host: {config.host} can be reached from other machines, but there is no API key. Set IMAGEGATE_API_KEY, "
             "or IMAGEGATE_ALLOW_OPEN=true if everybody who can connect may spend your money."

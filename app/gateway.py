@@ -22,7 +22,7 @@ from app.media.pool import MediaPool
 from app.media.prepare import prepare as prepare_media
 from app.params.engine import check_parameters, compile_plan
 from app.receipts import Receipts
-from app.types import Artefact, Attempt, Call, EditRequest, Failure, Outcome, Plan, Quote, Receipt
+from app.types import Artefact, Attempt, Call, Caller, EditRequest, Failure, Outcome, Plan, Quote, Receipt
 from providers.base import Clock, Media, Provider, ProviderResult
 
 log = logging.getLogger("imagegate.gateway")
@@ -42,7 +42,8 @@ class Upstream:
 class Prepared:
     """A request that was understood and priced, but not yet run."""
 
-    request: EditRequest
+    id: str
+    caller: Caller
     plan: Plan
     quote: Quote
     upstream: Upstream
@@ -126,7 +127,7 @@ class Gateway:
         found = self._find(request)
         offer = found.offers[0]
         plan = compile_plan(request, found.model.id, offer)
-        return Prepared(request, plan, pricing.quote(plan), self._upstreams[offer.provider])
+        return Prepared(request.id, request.caller, plan, pricing.quote(plan), self._upstreams[offer.provider])
 
     def _find(self, request: EditRequest) -> Found:
         found = self.catalogue.require(request.model)
@@ -189,7 +190,7 @@ class Gateway:
             upstream.provider,
             pictures,
             finish,
-            request_id=prepared.request.id,
+            request_id=prepared.id,
             deadline=deadline,
             keep_results_seconds=self._keep_results_seconds,
             attempts=tally.attempts,
@@ -214,7 +215,8 @@ class Gateway:
         async def one(offset: int) -> Artefact | Failure:
             index = call.first + offset
             if offset >= len(result.images):
-                return Failure(index, ProviderBadResponse("The provider made fewer pictures than it was asked for."))
+                missing = ProviderBadResponse("The provider made fewer pictures than it was asked for.")
+                return Failure(index, missing, charged=None)
             try:
                 return await deliverer.deliver(result.images[offset], plan.delivery, index, deadline)
             except GatewayError as error:
@@ -254,8 +256,8 @@ class Gateway:
         else:
             status, code = "failed", code or "internal_error"
         return Receipt(
-            request_id=prepared.request.id,
-            caller=prepared.request.caller,
+            request_id=prepared.id,
+            caller=prepared.caller,
             model=plan.model,
             provider=plan.offer.provider,
             endpoint=plan.offer.endpoint,

@@ -152,7 +152,7 @@ class EventStream(Response):
         except GatewayError as error:
             yield wire.error_event(envelope(error))
         except Exception:
-            log.exception("%s: a defect of the gateway", self._prepared.request.id)
+            log.exception("%s: a defect of the gateway", self._prepared.id)
             yield wire.error_event(envelope(InternalError("The gateway failed.")))
 
 

@@ -123,7 +123,7 @@ class PictureLoader:
         media = await self._pool.run(
             inspect, blob, digest, index=index, param=source.spelled, max_pixels=self._limits.image_pixels
         )
-        return replace(media, url=text) if is_handable(text) else media
+        return replace(media, url=text) if len(text) <= URL_LENGTH and is_handable(text) else media
 
     async def _bytes(self, text: str, source: Source, fetches: _Fetches) -> tuple[Blob, str]:
         start, word = text[:8].lower(), source.spelled

@@ -40,7 +40,7 @@ class _Draft:
 
 def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     """The request as this offer will run it. Pure. Raises InvalidRequest and its kin, naming the caller's own word."""
-    typed, extra = check_parameters(request, offer)
+    typed, extra = _typed(request, offer)
     draft = _Draft(delivery=Delivery(base_url=request.base_url))
     images = _images(typed)
     _apply_rows(draft, typed, offer)
@@ -50,15 +50,22 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
         draft.fields[name] = value.value
         draft.notes.append(Note(name, "passthrough", name, "not a known parameter: sent as it is", value.spelled))
     calls = tuple(_calls(draft, offer))
+    if len(calls) > 1:
+        why = "moves by one for each picture, starting over past its maximum"
+        draft.notes = [replace(note, why=note.why or why) if note.name == "seed" else note for note in draft.notes]
     return Plan(model, offer, calls, draft.inputs, draft.delivery, tuple(draft.notes), draft.size)
 
 
-def check_parameters(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
-    """The given parameters typed and bounded by their rows, and those that have no row; nothing required is missing,
-    nothing that cannot be formed is asked.
+def check_parameters(request: EditRequest, offer: Offer) -> None:
+    """Raise what is wrong with the words of a request, before its pictures are fetched and read."""
+    typed, _ = _typed(request, offer)
+    for by, names in _groups(offer).items():
+        CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, None)
 
-    Looks at no picture: what is wrong with the words of a request is said before its pictures are fetched and read.
-    """
+
+def _typed(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
+    """The given parameters typed and bounded by their rows, and those that have no row; nothing required is missing,
+    nothing that cannot be formed is asked."""
     given, extra = _assign(request, offer)
     typed: dict[str, Given] = {}
     for name in _in_order(offer):
@@ -67,8 +74,6 @@ def check_parameters(request: EditRequest, offer: Offer) -> tuple[dict[str, Give
             typed[name] = replace(given[name], value=coerce(offer.params[name], given[name]))
         elif offer.params[name].required:
             raise MissingParameter(name)
-    for by, names in _groups(offer).items():
-        CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, None)  # for what it refuses
     return typed, extra
 
 

@@ -86,6 +86,7 @@ def test_models_lists_and_checks(tmp_path: Path) -> None:
     ("environ", "reason"),
     [
         ({"IMAGEGATE_HOST": "0.0.0.0"}, "no API key"),
+        ({"IMAGEGATE_HOST": "0.0.0.0", "IMAGEGATE_API_KEY": " "}, "no API key"),
         ({"IMAGEGATE_PORT": "http"}, "port"),
         ({"IMAGEGATE_MODELS_DIR": "/nowhere"}, "/nowhere"),
         ({"IMAGEGATE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),

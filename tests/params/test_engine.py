@@ -151,3 +151,12 @@ def test_compiling_twice_gives_the_same_plan() -> None:
 def test_ignored_parameters_are_refused_in_strict_mode_by_the_callers_word() -> None:
     with pytest.raises(GatewayError, match="Unknown parameter: 'quality'"):
         compiled({"given": {"prompt": "p", "image": "square", "quality": "high"}, "strict": True})
+
+
+def test_a_seed_that_moves_is_told() -> None:
+    moving = compiled({"given": {"prompt": "p", "image": "square", "seed": "1", "n": "2"}})
+    fixed = compiled({"given": {"prompt": "p", "image": "square", "seed": "1"}})
+    assert [note.why for plan in (moving, fixed) for note in plan.notes if note.name == "seed"] == [
+        "moves by one for each picture, starting over past its maximum",
+        "",
+    ]
