@@ -77,7 +77,6 @@ class Application:
 
     asgi: FastAPI
     gateway: Gateway
-    catalogue: Catalogue
 
 
 def load_models(config: Config, classes: Mapping[str, ProviderClass]) -> Catalogue:
@@ -187,7 +186,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             max_age=86_400,
         )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
-    return Application(asgi, gateway, catalogue)
+    return Application(asgi, gateway)
 
 
 def _guard(origins: frozenset[str], setting: str) -> Guard:
