@@ -6,10 +6,11 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,9 @@ def _serve(chosen: argparse.Namespace) -> int:
         print(f"imagegate: {variable} is set, but there is no such setting", file=sys.stderr)
     with ExitStack() as stack:
         settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
-        from app.main import build
+        from app.main import build, check_database
 
+        check_database(config)
         application = build(config, settings)
         listener = _listening(config.host, config.port)
         stack.callback(listener.close)
@@ -102,7 +104,14 @@ def _serve(chosen: argparse.Namespace) -> int:
         if not chosen.announce:
             print(f"imagegate: listening on {url} - base URL for SDKs: {url}/openai/v1", file=sys.stderr)
         said = {"url": url} if chosen.announce else None
-        return _run(application.asgi, listener, said, head=config.limits.head_seconds, drain=config.drain_seconds)
+        return _run(
+            application.asgi,
+            listener,
+            said,
+            head=config.limits.head_seconds,
+            drain=config.drain_seconds,
+            stopping=application.stopping,
+        )
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -163,12 +172,20 @@ def _sandbox(chosen: argparse.Namespace) -> int:
     return _run(stand_in.app(), listener, said, head=15, drain=1)
 
 
-def _run(app: Any, listener: Any, said: dict[str, Any] | None, *, head: float, drain: float) -> int:
+def _run(
+    app: Any,
+    listener: Any,
+    said: dict[str, Any] | None,
+    *,
+    head: float,
+    drain: float,
+    stopping: Callable[[], None] | None = None,
+) -> int:
     """Serve until a signal, or, for a child that announces itself, until its parent ends."""
     from app.children import announce, stop_with_parent
     from app.server import make_server
 
-    server = make_server(app, head_seconds=head, drain_seconds=drain)
+    server = make_server(app, head_seconds=head, drain_seconds=drain, stopping=stopping)
     if said is not None:
         announce(said)
 
@@ -179,6 +196,9 @@ def _run(app: Any, listener: Any, said: dict[str, Any] | None, *, head: float, d
     # uvicorn raises the signal again once it has stopped: a stop that went well is no death by signal.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     server.run(sockets=[listener])
+    if server.force_exit:
+        logging.shutdown()
+        os._exit(1)  # at once: threads that still encode would be waited for
     return 0
 
 

@@ -42,6 +42,13 @@ class Limits(Strict):
     fetch_seconds: float = Field(20, gt=0, description="Time to fetch one picture that a request names by URL.")
     result_bytes: Bytes = Field(64 << 20, description="One picture that a provider made.")
     result_pixels: int = Field(80_000_000, gt=0, description="Pixels of one picture that a provider made.")
+    jobs: int = Field(500, ge=0, description="Jobs at once at one provider; 0: no limit.")
+    jobs_per_key: int = Field(0, ge=0, description="Jobs at once of one API key at one provider; 0: no limit.")
+    queue: int = Field(1000, ge=0, description="Jobs that may wait for their turn at one provider; beyond it 429.")
+    memory_bytes: Bytes = Field(512 << 20, description="Request bodies in memory at once; beyond it 503.")
+    free_bytes: Bytes = Field(
+        256 << 20, description="Free disk space below which nothing is bought; on a small disk, 5 % of it."
+    )
 
 
 class Results(Strict):
@@ -55,6 +62,22 @@ class Results(Strict):
     url_seconds: int = Field(3600, gt=0, description="How long a stored picture's URL lives.")
 
 
+class Repeats(Strict):
+    """How long answers are kept for who asks again."""
+
+    keep_seconds: int = Field(
+        86_400,
+        gt=0,
+        description="An answer to a request with an Idempotency-Key, and what nobody was there to receive.",
+    )
+    retry_seconds: int = Field(
+        900, ge=0, description="An answer for an SDK that repeats by itself (x-stainless-retry-count); 0: not at all."
+    )
+    join_seconds: float = Field(
+        0, ge=0, description="Within them an equal request of the same key is taken for a repeat, whoever sends it."
+    )
+
+
 class Config(Strict):
     """All settings."""
 
@@ -63,7 +86,7 @@ class Config(Strict):
     public_url: str = Field(
         "", description="Base of the URLs in answers, such as https://images.example.com. Empty: as the client asked."
     )
-    data_dir: Path = Field(Path("data"), description="Folder for stored pictures and the signing secret.")
+    data_dir: Path = Field(Path("data"), description="Folder for stored pictures, the journal and the signing secret.")
     api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
     image_origins: tuple[str, ...] = Field(
         (),
@@ -80,11 +103,21 @@ class Config(Strict):
         description="Further names of models, for clients that hard-code one: a name or a pattern -> a model.",
     )
     strict: bool = Field(False, description="Refuse unknown parameters instead of passing them to the provider.")
-    request_seconds: float = Field(180, gt=0, description="Deadline of one request's upstream work.")
+    request_seconds: float = Field(180, gt=0, description="Deadline of a request that names none (x-request-timeout).")
+    max_request_seconds: float = Field(600, gt=0, description="The longest deadline that a request may name.")
+    on_disconnect: Literal["cancel", "finish"] = Field(
+        "cancel",
+        description="What becomes of a request whose client hung up: its jobs are cancelled, or finished and kept.",
+    )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="Where the journal is: sqlite:///path or postgresql://…; empty: imagegate.db in data_dir.",
+    )
     drain_seconds: float = Field(210, gt=0, description="How long running requests may go on after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     limits: Limits = Limits()
     results: Results = Results()
+    repeats: Repeats = Repeats()
     providers: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="Settings of the adapters, by provider and name."
     )

@@ -6,27 +6,53 @@ Stands between `gateway` and its strangers `media` and `storage`, which know not
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
 
 import pybase64
 
 from app.config import Limits, Results
-from app.errors import GatewayError, Overloaded, ProviderBadResponse, ProviderTimeout, ProviderUnavailable, Refused
+from app.errors import (
+    Expired,
+    GatewayError,
+    NotFound,
+    Overloaded,
+    ProviderBadResponse,
+    ProviderTimeout,
+    ProviderUnavailable,
+    Refused,
+)
+from app.media.blob import MemoryBlob
 from app.media.download import Downloader, FetchFailed, Reason
-from app.media.finish import BadPicture, finish
+from app.media.finish import BadPicture, Finished, finish
 from app.media.netguard import is_handable
 from app.media.pool import MediaPool
-from app.media.sniff import is_accepted, size_of, sniff_format
+from app.media.sniff import inspect, is_accepted, size_of, sniff_format
 from app.storage.base import Storage, StorageError
 from app.types import MIME, Artefact, Delivery, ImageFormat
-from providers.base import Clock, ResultImage
+from providers.base import Clock, Media, Provider, ResultImage
+
+log = logging.getLogger("imagegate.delivery")
 
 EXTENSIONS: Mapping[ImageFormat, str] = {"png": "png", "jpeg": "jpg", "gif": "gif", "webp": "webp", "avif": "avif"}
 FETCH_TRIES = 5
+BROKEN_TRIES = 3  # of a picture that comes, but cannot be read
+_HOPELESS = frozenset({Reason.BLOCKED, Reason.TOO_LARGE, Reason.REDIRECTS, Reason.ENCODING})
 FETCH_SECONDS = 60.0  # one picture, from here to its last byte
 GRACE_SECONDS = 20.0
-LEAST_FREE_BYTES = 256 << 20  # below it nothing is bought that would have to be stored
 HEAD_BYTES, HEAD_SECONDS = 65_536, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long a picture is kept beyond what its delivery needs. `must`: nobody waits for it, so the store is the only
+    place where it will be."""
+
+    seconds: float = 0.0
+    must: bool = False
 
 
 class Deliverer:
@@ -41,6 +67,7 @@ class Deliverer:
         results: Results,
         clock: Clock,
         now: Callable[[], float],
+        random: Random,
     ) -> None:
         self._downloader = downloader
         self._pool = pool
@@ -49,33 +76,36 @@ class Deliverer:
         self._results = results
         self._clock = clock
         self._now = now
+        self._random = random
 
     def check_room(self, delivery: Delivery) -> None:
         """Before anything is bought: what will have to be stored can be. Raises Overloaded."""
-        free = self._storage.free_bytes() if delivery.response_format == "url" else None
-        if free is not None and free < LEAST_FREE_BYTES:
-            raise Overloaded("The gateway has no room to store pictures.", detail=f"{free} bytes free", retry_after=60)
+        if delivery.response_format == "url" and self._storage.free_bytes() == 0:
+            raise Overloaded("The gateway has no room to store pictures.", retry_after=60)
 
-    async def deliver(self, image: ResultImage, delivery: Delivery, index: int, deadline: float) -> Artefact:
-        """One picture as the client asked for it; fetching may outlast `deadline` by GRACE_SECONDS: it is paid.
+    async def deliver(
+        self, image: ResultImage, delivery: Delivery, index: int, deadline: float, keep: Callable[[], Keep] = Keep
+    ) -> Artefact:
+        """One picture as the client asked for it; fetching may outlast `deadline` by GRACE_SECONDS: it is paid. `keep`
+        is asked when the picture is there.
 
         Raises GatewayError; whatever it is, the job has been made.
         """
         if image.flagged:
             raise Refused("The provider's safety check blacked out the picture.")
-        if handed_on := await self._handed_on(image, delivery, index):
+        if not keep().must and (handed_on := await self._handed_on(image, delivery, index)):
             return handed_on
-        data = image.data if image.data is not None else await self._fetch(image.url or "", deadline)
-        try:
-            done = await self._pool.run_owed(finish, data, delivery, index, max_pixels=self._limits.result_pixels)
-        except BadPicture as error:
-            raise ProviderBadResponse("The provider's picture cannot be read.", detail=str(error)) from None
-        url = b64 = None
+        done = await self._finished(image, delivery, index, deadline)
+        url = b64 = key = None
+        kept = keep()
         if delivery.response_format == "b64_json":
             b64 = pybase64.b64encode(done.data)
+            key = await self._copy(done.data, done.format, kept)
         else:
-            url = delivery.base_url + await self._store(done.data, done.format)
-        return Artefact(index, url, b64, done.format, done.width, done.height, image.revised_prompt)
+            expires = self._now() + max(self._results.url_seconds, kept.seconds)
+            key = await self._store(done.data, done.format, expires)
+            url = delivery.base_url + self._storage.sign(key, expires)
+        return Artefact(index, url, b64, key, done.format, done.width, done.height, image.revised_prompt)
 
     async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact | None:
         """The provider's own URL, if no byte has to change and anybody can open it.
@@ -95,36 +125,113 @@ class Deliverer:
             return None
         if delivery.exact not in (None, (found.width, found.height)):
             return None
-        return Artefact(index, image.url, None, kind, found.width, found.height, image.revised_prompt)
+        return Artefact(index, image.url, None, None, kind, found.width, found.height, image.revised_prompt)
 
-    async def _fetch(self, url: str, deadline: float) -> bytes:
+    async def _finished(self, image: ResultImage, delivery: Delivery, index: int, deadline: float) -> Finished:
+        """The picture fetched and brought into shape. It is paid for: whatever a repeat may mend is repeated, also a
+        picture that is not there yet or comes broken."""
         for attempt in range(1, FETCH_TRIES + 1):
-            left = max(deadline - self._clock.monotonic(), 0) + GRACE_SECONDS
             try:
-                fetched = await self._downloader.fetch(
-                    url, max_bytes=self._limits.result_bytes, timeout=min(FETCH_SECONDS, left)
-                )
+                data = image.data if image.data is not None else await self._fetch(image.url or "", deadline)
+                return await self._pool.run_owed(finish, data, delivery, index, max_pixels=self._limits.result_pixels)
             except FetchFailed as error:
-                pause = 0.2 * 2**attempt
-                out_of_time = self._clock.monotonic() + pause >= deadline + GRACE_SECONDS
-                if not error.transient or attempt == FETCH_TRIES or out_of_time:
-                    raise _fetch_error(error) from None
-                await self._clock.sleep(pause)
-            else:
-                return fetched.data
+                failed, tries = _fetch_error(error), 1 if error.reason in _HOPELESS else FETCH_TRIES
+            except BadPicture as error:
+                failed = ProviderBadResponse("The provider's picture cannot be read.", detail=str(error))
+                tries = BROKEN_TRIES if image.data is None else 1
+            pause = self._random.uniform(0, 0.2 * 2**attempt)
+            if attempt >= tries or self._clock.monotonic() + pause >= deadline + GRACE_SECONDS:
+                raise failed
+            await self._clock.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _store(self, data: bytes, format: ImageFormat) -> str:
-        expires = self._now() + self._results.url_seconds
+    async def _fetch(self, url: str, deadline: float) -> bytes:
+        left = max(deadline - self._clock.monotonic(), 0) + GRACE_SECONDS
+        limit = self._limits.result_bytes
+        return (await self._downloader.fetch(url, max_bytes=limit, timeout=min(FETCH_SECONDS, left))).data
+
+    async def _copy(self, data: bytes, format: ImageFormat, keep: Keep) -> str | None:
+        """A copy of what the client gets as base64, in case it comes back for it."""
+        if not keep.seconds:
+            return None
         try:
-            key = await self._storage.put(
+            return await self._store(data, format, self._now() + keep.seconds)
+        except Overloaded as error:
+            if keep.must:
+                raise
+            log.warning("no copy of a picture was kept: %s", error.detail)
+            return None
+
+    async def _store(self, data: bytes, format: ImageFormat, expires: float) -> str:
+        try:
+            return await self._storage.put(
                 data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
             )
         except StorageError as error:
             raise Overloaded(
                 "The picture was made but could not be stored.", detail=str(error), should_retry=False
             ) from None
-        return self._storage.sign(key, expires)
+
+    # ---- what is kept for later
+
+    async def again(self, artefact: Artefact, delivery: Delivery) -> Artefact:
+        """A picture of an earlier answer, as it was answered then. Raises GatewayError if it is not there any more."""
+        if delivery.response_format == "url" and artefact.url is not None:
+            return artefact
+        if artefact.key is None:
+            raise Expired("The answer's pictures are not kept any more.")
+        return replace(artefact, url=None, b64=pybase64.b64encode(await self._read(artefact.key)))
+
+    def link(self, artefact: Artefact, base_url: str, expires: float) -> str | None:
+        """Where a kept picture can be read until `expires` (Unix seconds)."""
+        if artefact.key is None:
+            return artefact.url
+        return base_url + self._storage.sign(artefact.key, expires)
+
+    async def keep_input(self, media: Media, seconds: float) -> str:
+        """Keep an input picture that the end of a request needs. Raises Overloaded."""
+        kind = media.mime.removeprefix("image/")
+        try:
+            return await self._storage.put(
+                media.blob.chunks(),
+                content_type=media.mime,
+                extension=EXTENSIONS[kind],  # type: ignore[index]  # a Media is of an accepted kind
+                expires_at=self._now() + seconds,
+            )
+        except StorageError as error:
+            raise Overloaded("The gateway has no room for this request.", detail=str(error), retry_after=60) from None
+
+    async def kept_input(self, key: str) -> Media:
+        """The input picture that was kept. Raises GatewayError."""
+        data = await self._read(key)
+        digest = hashlib.sha256(data).hexdigest()
+        return await self._pool.run_owed(
+            inspect, MemoryBlob(data), digest, index=0, param="image", max_pixels=self._limits.image_pixels
+        )
+
+    async def forget(self, key: str) -> None:
+        """A kept picture is not needed any more; a store that cannot delete it now will when it expires."""
+        try:
+            await self._storage.delete(key)
+        except StorageError as error:
+            log.warning("a picture could not be deleted: %s", error)
+
+    async def _read(self, key: str) -> bytes:
+        try:
+            stored = await self._storage.open(key)
+            return b"".join([chunk async for chunk in stored.chunks(0, stored.size)])
+        except NotFound:
+            raise Expired("The answer's pictures are not kept any more.") from None
+        except StorageError as error:
+            raise Overloaded("The picture cannot be read now.", detail=str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider, and what brings its pictures home."""
+
+    provider: Provider
+    deliverer: Deliverer
 
 
 def _fetch_error(error: FetchFailed) -> GatewayError:

@@ -1,31 +1,43 @@
 """Run one plan's calls: all at once, each submitted, collected and finished in a task of its own.
 
-A call is submitted again only when surely no job was made (`accepted is False`) and the fault's rule allows it.
-Whoever stops listening cancels the jobs upstream: leaving the iterator early is what a client that hung up looks like.
+Every step of a job is in the journal before the next one. A call is submitted again only when surely no job was made
+(`accepted is False`) and the fault's rule allows it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from app.errors import FAULTS
+from app.admission import Admission
+from app.breaker import Breaker, Breakers
+from app.collecting import Collector, Order, stopped
+from app.errors import (
+    GatewayError,
+    InternalError,
+    ProviderMisconfigured,
+    ProviderOut,
+    RateLimited,
+)
+from app.faults import FAULTS
+from app.jobs import Job, Journal
+from app.records import Verdict
 from app.types import Attempt, Call, Plan, Slot
-from providers.base import Clock, Fault, Media, Provider, ProviderCall, ProviderError, ProviderResult, Ticket
+from providers.base import Clock, Fault, Media, ProviderCall, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.dispatch")
 
-SUBMIT_TRIES = 3
-SETTLE_SECONDS = 30.0
-RESCUE_SECONDS = 10.0  # to collect a job that turned out to be done when it should have been cancelled
-
-# Faults by which a job itself ended. After any other it may still be at work, and be billed.
-_OVER = frozenset({Fault.INVALID, Fault.REFUSED})
+SUBMIT_TRIES = 5
+RETRYING_SHARE, RETRYING_LEAST = 0.2, 3  # of the jobs under way, how many may be repeats (Envoy's retry budget)
+SETTLE_SECONDS = 20.0
+LATER_SHARE = 0.25  # how much later than a Retry-After asks for a submit may be repeated
+DEADLINE_MARGIN = 1.0  # seconds: adapters stop looking a little before the deadline
 
 T = TypeVar("T")
 
@@ -35,44 +47,47 @@ class Done(Generic[T]):
     """One call as it ended: what `finish` made of its result, or the error."""
 
     call: Call
-    result: ProviderResult | None = None
     finished: T | None = None
-    error: ProviderError | None = None
+    error: ProviderError | GatewayError | None = None
 
 
 class Dispatcher:
     """Runs plans. One for the whole process."""
 
-    def __init__(self, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, clock: Clock, random: Random, journal: Journal, admission: Admission, breakers: Breakers
+    ) -> None:
         self._clock = clock
         self._random = random
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._journal = journal
+        self._admission = admission
+        self._breakers = breakers
+        self._collector = Collector(clock, journal)
+        self._under_way = 0
+        self._retrying = 0
 
-    async def run(
-        self,
-        plan: Plan,
-        provider: Provider,
-        pictures: tuple[Media, ...],
-        finish: Callable[[Call, ProviderResult], Awaitable[T]],
-        *,
-        request_id: str,
-        deadline: float,
-        keep_results_seconds: int,
-        attempts: list[Attempt],
-    ) -> AsyncGenerator[Done[T], None]:
-        """Each call as it ends, in that order. `pictures` fill the payloads' slots; every attempt is entered into
-        `attempts`, also those that nobody waits for any more. A defect is raised as it is."""
+    def check(self, plan: Plan, key_id: str) -> None:
+        """Whether a plan could be run now. Raises RateLimited, ProviderOut, ProviderMisconfigured."""
+        offer = plan.offer
+        breaker = self._breakers.of(f"{offer.provider}/{offer.endpoint}")
+        _refuse(breaker, breaker.peek())
+        self._admission.check(offer.provider, key_id, len(plan.calls))
+
+    async def run(self, order: Order[T]) -> AsyncGenerator[Done[T], None]:
+        """Each call as it ends, in that order. Who closes the generator early leaves the jobs as they are, upstream and
+        in the journal."""
 
         async def work(call: Call) -> Done[T]:
-            payload = _filled(call.payload, pictures)
-            sent = ProviderCall(plan.offer.endpoint, payload, request_id, keep_results_seconds, deadline)
             try:
-                result = await self._one(provider, sent, attempts)
-                return Done(call, result, await finish(call, result))
-            except ProviderError as error:
+                job, ticket, result = await self._one(order, call)
+                return Done(call, await order.finish(call, job, ticket, result))
+            except (ProviderError, GatewayError) as error:
                 return Done(call, error=error)
+            except Exception:  # must not take the other calls, which are paid for, with it
+                log.exception("%s: a defect", order.request_id)
+                return Done(call, error=InternalError("The gateway failed.", should_retry=False))
 
-        tasks = [asyncio.create_task(work(call)) for call in plan.calls]
+        tasks = [asyncio.create_task(work(call)) for call in order.plan.calls]
         try:
             for ended in asyncio.as_completed(tasks):
                 yield await ended
@@ -82,129 +97,153 @@ class Dispatcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self) -> None:
-        """Wait until every abandoned job was cancelled upstream, but not for ever: for the end of the process."""
+        """Wait until every submit that was left has its answer in the journal, but not for ever: for the end of the
+        process."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS):
-                while self._abandoned:
-                    await asyncio.gather(*self._abandoned, return_exceptions=True)
+                await self._collector.settle()
 
-    async def _one(self, provider: Provider, call: ProviderCall, attempts: list[Attempt]) -> ProviderResult:
-        """Submit and collect one call. However it fails, a job that may still be at work is cancelled upstream."""
+    # ---- one call
+
+    async def _one(self, order: Order[Any], call: Call) -> tuple[Job, Ticket, ProviderResult]:
         for number in range(1, SUBMIT_TRIES + 1):
-            began = self._clock.monotonic()
-            ticket: Ticket | None = None
             try:
-                ticket = await self._submit(provider, call)
-                result = ticket.result or await self._collect(provider, ticket, call.deadline)
+                return await self._attempt(order, call)
             except ProviderError as error:
-                place = len(attempts)  # the list is shared with the other calls
-                attempts.append(self._attempt(provider, call, ticket, began, error=error))
-                log.warning("%s: %s failed: %s (%s)", call.request_id, provider.name, error.fault, error.detail)
-                over = error.fault in _OVER or error.charged is False  # the job's own verdict
-                rescued = await self._rescue(provider, ticket) if ticket is not None and not over else None
-                if rescued is not None:
-                    attempts[place] = self._attempt(provider, call, ticket, began, result=rescued)
-                    return rescued
-                pause = self._pause(error, number)
-                sure = ticket is None and error.accepted is False  # no job was made
-                again = sure and FAULTS[error.fault].retry_same and not error.final
-                if not again or number == SUBMIT_TRIES or self._clock.monotonic() + pause >= call.deadline:
+                again = error.accepted is False and FAULTS[error.fault].retry_same and not error.final
+                if not again or number == SUBMIT_TRIES or not await self._pause(order, error, number):
                     raise
-            except BaseException:  # the caller has left, or the adapter has a defect
-                attempts.append(self._attempt(provider, call, ticket, began))
-                if ticket is not None:
-                    self._leave(self._cancel(provider, ticket))
-                raise
-            else:
-                attempts.append(self._attempt(provider, call, ticket, began, result=result))
-                return result
-            await self._clock.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _rescue(self, provider: Provider, ticket: Ticket) -> ProviderResult | None:
-        """A job that could not be collected is cancelled; if it is too late for that, it is done and paid for, and is
-        collected after all if it can be."""
-        cancel = asyncio.create_task(self._cancel(provider, ticket))
-        try:
-            if await asyncio.shield(cancel):
-                return None
-            return await self._collect(provider, ticket, self._clock.monotonic() + RESCUE_SECONDS)
-        except ProviderError as error:
-            log.warning("%s job %s: is lost: %s (%s)", provider.name, ticket.job, error.fault, error.detail)
-            return None
-        except asyncio.CancelledError:
-            self._leave(cancel)
-            raise
+    async def _attempt(self, order: Order[Any], call: Call) -> tuple[Job, Ticket, ProviderResult]:
+        """One submit, and what comes of it."""
+        offer, provider = order.plan.offer, order.provider
+        breaker = self._breakers.of(f"{offer.provider}/{offer.endpoint}")
+        async with AsyncExitStack() as stack:
+            await self._turn(order, stack)
+            began = self._clock.monotonic()
+            if began >= order.deadline:
+                message = "There was no time left to ask the provider."
+                raise ProviderError(Fault.TIMEOUT, message, accepted=False)
+            _refuse(breaker, breaker.admit())
+            try:
+                payload = _filled(call.payload, order.pictures)
+                job = await self._journal.intend(order.request_id, offer, call, payload)
+                ticket: Ticket | None = None
+                try:
+                    ticket = await self._submit(order, payload, job)
+                    breaker.succeeded(accepted_only=True)
+                    result = ticket.result or await self._collector.collected(order, job, ticket)
+                except ProviderError as error:
+                    if error.accepted is False and order.stop.wanted:
+                        raise stopped() from None
+                    if not self._is_own_deadline(error, order):
+                        breaker.failed(error.fault, error.message)
+                    order.attempts.append(self._entry(order, ticket, began, error=error))
+                    log.warning("%s: %s failed: %s (%s)", order.request_id, provider.name, error.fault, error.detail)
+                    raise
+                except BaseException:  # stopped, or a defect
+                    order.attempts.append(self._entry(order, ticket, began))
+                    raise
+                breaker.succeeded()
+                order.attempts.append(self._entry(order, ticket, began, result=result))
+                return job, ticket, result
+            finally:
+                breaker.left()  # of no effect after a verdict
 
-    async def _submit(self, provider: Provider, call: ProviderCall) -> Ticket:
-        """Submitting is never cut in the middle: a job whose ticket we lost could not be cancelled any more."""
-        left = call.deadline - self._clock.monotonic()
-        if left <= 0:
-            raise ProviderError(Fault.TIMEOUT, "There was no time left to ask the provider.", accepted=False)
-        submit = asyncio.ensure_future(provider.submit(call))
+    def _is_own_deadline(self, error: ProviderError, order: Order[Any]) -> bool:
+        """A request that had too little time says nothing of the offer's health."""
+        return error.fault is Fault.TIMEOUT and self._clock.monotonic() >= order.deadline - DEADLINE_MARGIN
+
+    async def _turn(self, order: Order[Any], stack: AsyncExitStack) -> None:
+        """A place among the jobs that may run at once. Raises RateLimited if there is none in time, Cancelled."""
+        slot = self._admission.slot(order.plan.offer.provider, order.key_id)
         try:
-            async with asyncio.timeout(left):
+            await self._collector.unless_stopped(order, stack.enter_async_context(slot), order.deadline)
+        except TimeoutError:
+            raise RateLimited(
+                "The gateway is busy: the request's turn did not come in time. Nothing was sent to the provider.",
+                retry_after=1,
+            ) from None
+        self._under_way += 1
+        stack.callback(self._turn_over)
+
+    def _turn_over(self) -> None:
+        self._under_way -= 1
+
+    async def _submit(self, order: Order[Any], payload: Mapping[str, Any], job: Job) -> Ticket:
+        """The ticket, in the journal. Submitting is never cut in the middle: a job whose ticket we lost could neither
+        be collected nor cancelled."""
+        sent = ProviderCall(
+            order.plan.offer.endpoint,
+            payload,
+            order.request_id,
+            order.keep_results_seconds,
+            order.deadline,
+            wanted=lambda: not order.stop.wanted,
+        )
+        submit = asyncio.create_task(self._bound(order, job, sent))
+        left = order.deadline - self._clock.monotonic()
+        try:
+            async with asyncio.timeout(max(left, 0)):
                 return await asyncio.shield(submit)
         except TimeoutError:
-            self._leave(self._cancel_when_known(provider, submit))
+            if submit.done():
+                return submit.result()
+            self._collector.leave(self._collector.cancel_when_known(order, job, submit))
             raise ProviderError(
                 Fault.TIMEOUT, "The provider did not take the job in time.", detail="submit is still under way"
             ) from None
         except asyncio.CancelledError:
-            self._leave(self._cancel_when_known(provider, submit))
+            self._collector.leave(submit)
             raise
 
-    async def _collect(self, provider: Provider, ticket: Ticket, deadline: float) -> ProviderResult:
-        """Adapters keep the deadline themselves; one that does not must not hold the caller."""
+    async def _bound(self, order: Order[Any], job: Job, sent: ProviderCall) -> Ticket:
+        """Submit, and enter what came of it."""
         try:
-            async with asyncio.timeout(max(deadline - self._clock.monotonic(), 0)):
-                return await provider.collect(ticket, deadline)
-        except TimeoutError:
-            raise ProviderError(
-                Fault.TIMEOUT, "The provider did not finish in time.", detail=f"job {ticket.job}", accepted=True
-            ) from None
-
-    async def _cancel_when_known(self, provider: Provider, submit: asyncio.Future[Ticket]) -> None:
-        try:
-            ticket = await submit
+            ticket = await order.provider.submit(sent)
         except ProviderError as error:
-            log.info("%s: the abandoned submit failed: %s (%s)", provider.name, error.fault, error.detail)
+            verdict = Verdict(fault=error.fault, detail=error.detail)
+            if error.accepted is False:
+                await self._journal.move(job, "failed", cost=Decimal(0), verdict=verdict)
+                raise
+            await self._journal.move(job, "ambiguous", verdict=verdict)
+            order.unsettled(job, None)
+            if error.fault is Fault.TIMEOUT:  # of the submit, not of the request
+                error.fault = Fault.UNAVAILABLE
+            raise
         except Exception:
-            log.exception("%s: the abandoned submit failed", provider.name)
-        else:
-            await self._cancel(provider, ticket)
+            await self._journal.move(job, "ambiguous", verdict=Verdict(fault="defect"))
+            order.unsettled(job, None)
+            raise
+        await self._journal.bind(job, ticket)
+        return ticket
 
-    async def _cancel(self, provider: Provider, ticket: Ticket) -> bool:
-        """Ask for the end of a job; False if it was too late, True also if that is not known."""
-        if ticket.result is not None:
-            return True  # done as soon as it was submitted: there is nothing more to have
+    async def _pause(self, order: Order[Any], error: ProviderError, number: int) -> bool:
+        """Wait before the next submit: the provider's word, or full jitter over an exponential back-off (base 0.2 s,
+        1 s when rate-limited). While many jobs are repeats already, longer. False if the deadline comes first."""
+        while True:
+            base = 1.0 if error.fault is Fault.RATE_LIMITED else 0.2
+            pause = self._random.uniform(0, min(base * 2**number, 20.0))
+            if error.retry_after is not None:  # not all at the same moment, but the client waits, too
+                pause = error.retry_after + min(pause, error.retry_after * LATER_SHARE)
+            if self._clock.monotonic() + pause >= order.deadline:
+                return False
+            if order.stop.wanted:
+                raise stopped()
+            if self._retrying < max(RETRYING_LEAST, RETRYING_SHARE * self._under_way):
+                break
+            await self._clock.sleep(pause)
+        self._retrying += 1
         try:
-            taken = await provider.cancel(ticket)
-            log.info("%s job %s: cancel %s", provider.name, ticket.job, "requested" if taken else "came too late")
-            return taken
-        except ProviderError as error:
-            log.warning("%s job %s: cancel failed: %s (%s)", provider.name, ticket.job, error.fault, error.detail)
-        except Exception:
-            log.exception("%s job %s: cancel failed", provider.name, ticket.job)
+            await self._clock.sleep(pause)
+        finally:
+            self._retrying -= 1
         return True
 
-    def _leave(self, work: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
-        """To be done by nobody who waits, save for `settle`."""
-        task = work if isinstance(work, asyncio.Task) else asyncio.create_task(work)
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
-
-    def _pause(self, error: ProviderError, number: int) -> float:
-        """The provider's word, or full jitter over an exponential back-off (base 0.2 s, 1 s when rate-limited)."""
-        if error.retry_after is not None:
-            return error.retry_after
-        base = 1.0 if error.fault is Fault.RATE_LIMITED else 0.2
-        return self._random.uniform(0, min(base * 2**number, 20.0))
-
-    def _attempt(
+    def _entry(
         self,
-        provider: Provider,
-        call: ProviderCall,
+        order: Order[Any],
         ticket: Ticket | None,
         began: float,
         *,
@@ -212,14 +251,27 @@ class Dispatcher:
         error: ProviderError | None = None,
     ) -> Attempt:
         return Attempt(
-            provider=provider.name,
-            endpoint=call.endpoint,
+            provider=order.provider.name,
+            endpoint=order.plan.offer.endpoint,
             job=ticket.job if ticket else None,
             seconds=self._clock.monotonic() - began,
             fault=error.fault if error else None if result else "left",
             charged=error.charged if error else True if result else None,
             billable_units=result.billable_units if result else None,
         )
+
+
+def _refuse(breaker: Breaker, seconds: float | None) -> None:
+    """Raises ProviderOut, or ProviderMisconfigured, if the offer is out for so long."""
+    if seconds is None:
+        return
+    if breaker.locked:
+        raise ProviderMisconfigured(breaker.reason, retry_after=seconds)
+    raise ProviderOut(
+        "The provider has failed several times in a row and is left alone for a moment.",
+        detail=breaker.reason,
+        retry_after=seconds,
+    )
 
 
 def _filled(payload: Mapping[str, Any], pictures: tuple[Media, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every error that a caller can see, and what a provider's fault becomes.
+"""Every error that a caller can see.
 
     GatewayError                      status, type and code are fixed by the class
     ├── InvalidRequest                400, the caller can mend it; `param` names the parameter in the caller's own word
@@ -21,21 +21,21 @@
     │   └── Refused                   content_policy_violation
     ├── InvalidSignature 403 · Expired 410                      of the URL of a stored picture
     ├── InvalidApiKey 401 · OriginNotAllowed 403 · ModelNotFound, NotFound 404 · MethodNotAllowed 405
-    ├── RequestTimeout 408 · RequestTooLarge 413 · UnsupportedContentType 415 · RateLimited 429
-    ├── InternalError 500 · Overloaded 503
+    ├── RequestTimeout 408 · RequestTooLarge 413 · UnsupportedContentType 415 · IdempotencyMismatch 422
+    ├── RateLimited 429
+    ├── Cancelled 499 (nobody is there to read it) · InternalError 500 · Overloaded 503
     └── ProviderFailure               its message says whether the provider charged
-        └── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured 502 · ProviderTimeout 504
+        ├── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured, UpstreamAmbiguous 502 · ProviderTimeout 504
+        └── ProviderOut 503           nothing was sent: the provider has failed too often just now
 
-`message` and `param` are public; `detail` is for the log only. `app.api.errors` is the one place that renders them.
+`message` and `param` are public; `detail` is for the log only. `app.api.errors` is the one place that renders them,
+`app.faults` the one that makes them from a provider's failures.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
-
-from providers.base import Fault, ProviderError
 
 
 class GatewayError(Exception):
@@ -269,12 +269,28 @@ class UnsupportedContentType(GatewayError):
     should_retry = False
 
 
+class IdempotencyMismatch(GatewayError):
+    """The Idempotency-Key was used before, for something else. Not 409: SDKs repeat that."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_mismatch"
+    should_retry = False
+
+
 class RateLimited(GatewayError):
     """Too many requests: ours or the provider's limit."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class Cancelled(GatewayError):
+    """Its client hung up, and nobody else waited for it."""
+
+    status = 499
+    code = "cancelled"
 
 
 class InternalError(GatewayError):
@@ -315,6 +331,20 @@ class ProviderMisconfigured(ProviderFailure):
     should_retry = False
 
 
+class UpstreamAmbiguous(ProviderFailure):
+    """The reply to a submit was lost: whether there is a job, and a bill, is not known yet."""
+
+    code = "upstream_ambiguous"
+    should_retry = False
+
+
+class ProviderOut(ProviderFailure):
+    """The provider has failed so often just now that it is left alone for a moment."""
+
+    status = 503
+    code = "provider_unavailable"
+
+
 class ProviderTimeout(ProviderFailure):
     """The provider did not finish in time."""
 
@@ -341,41 +371,12 @@ class Expired(GatewayError):
     should_retry = False
 
 
-@dataclass(frozen=True, slots=True)
-class FaultRule:
-    """What one provider fault means: the client's error, and what may be tried when surely no job was made."""
-
-    error: type[GatewayError]
-    retry_same: bool  # submit again to the same offer
-    try_next: bool  # submit to the model's next offer
-
-
-FAULTS: dict[Fault, FaultRule] = {
-    Fault.INVALID: FaultRule(InvalidValue, retry_same=False, try_next=False),
-    Fault.REFUSED: FaultRule(Refused, retry_same=False, try_next=False),
-    Fault.UNAUTHORIZED: FaultRule(ProviderMisconfigured, retry_same=False, try_next=True),
-    Fault.RATE_LIMITED: FaultRule(RateLimited, retry_same=True, try_next=True),
-    Fault.UNAVAILABLE: FaultRule(ProviderUnavailable, retry_same=True, try_next=True),
-    Fault.TIMEOUT: FaultRule(ProviderTimeout, retry_same=False, try_next=True),
-    Fault.MALFORMED: FaultRule(ProviderBadResponse, retry_same=False, try_next=True),
-}
-
-
-def from_provider(error: ProviderError, *, param: str | None = None, picture: bool = False) -> GatewayError:
-    """What a provider's failure is for the client. `param` is the caller's word for the field that was refused;
-    `picture` = it holds pictures."""
-    rule, message = FAULTS[error.fault].error, error.message
-    if error.fault is Fault.INVALID and picture:
-        rule = InvalidImage
-        message = message if error.item is None else f"Image {error.item + 1}: {message}"
-    if error.fault is Fault.RATE_LIMITED and error.accepted is not False:
-        rule, message = ProviderUnavailable, "The provider's rate limit kept the result back."
-    told = rule(
-        message,
-        param=param,
-        detail=error.detail,
-        retry_after=error.retry_after,
-        should_retry=False if error.final or error.charged is not False else None,
-    )
-    told.tells_charge = error.accepted is not False or rule.tells_charge
-    return told
+def error_classes() -> dict[str, type[GatewayError]]:
+    """Every class of the family, by its name."""
+    found: dict[str, type[GatewayError]] = {}
+    left: list[type[GatewayError]] = [GatewayError]
+    while left:
+        kind = left.pop()
+        found[kind.__name__] = kind
+        left.extend(kind.__subclasses__())
+    return found

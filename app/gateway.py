@@ -1,41 +1,51 @@
 """The use cases, readable top to bottom: find the model, compile, quote, run, deliver, write the receipt.
 
-`prepare` is pure and says everything that can be said before money is spent: a dry run stops there.
+`prepare` is pure and says everything that can be said before money is spent: a dry run stops there. `attend` runs what
+was prepared, or joins who is already at it, or answers once more what was answered before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from app import pricing
+from app.caretaker import Caretaker
 from app.catalogue.load import Catalogue, Found
-from app.delivery import Deliverer
+from app.collecting import Order
+from app.conclusion import Concluder
+from app.config import Config
+from app.delivery import Keep, Upstream
 from app.dispatch import Dispatcher, Done
-from app.errors import GatewayError, InternalError, ProviderBadResponse, UnsupportedMode, from_provider
+from app.errors import (
+    Cancelled,
+    GatewayError,
+    InternalError,
+    Overloaded,
+    UnsupportedMode,
+)
+from app.faults import from_provider
+from app.harvest import Harvest, Harvester
+from app.jobs import Job, Journal, fingerprint
 from app.media.finish import decode_mask
 from app.media.pool import MediaPool
 from app.media.prepare import prepare as prepare_media
 from app.params.engine import check_parameters, compile_plan
-from app.receipts import Receipts
-from app.types import Artefact, Attempt, Call, Caller, EditRequest, Failure, Outcome, Plan, Quote, Receipt
-from providers.base import Clock, Media, Provider, ProviderResult
+from app.records import MaskKeys
+from app.recovery import Recovery
+from app.replay import Replayer, kept_seconds
+from app.runs import Run, Runs
+from app.store.jobs import Move, RequestRow
+from app.tally import Tally
+from app.types import Artefact, Call, Caller, EditRequest, Failure, Plan, Quote, Terms
+from providers.base import Clock, Media, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.gateway")
 
 MODE_WORDS = {"image-edit": "image editing", "text-to-image": "text-to-image"}
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A provider, and what brings its pictures home."""
-
-    provider: Provider
-    deliverer: Deliverer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +54,19 @@ class Prepared:
 
     id: str
     caller: Caller
+    terms: Terms
+    fingerprint: str
     plan: Plan
     quote: Quote
     upstream: Upstream
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What has happened so far. Lives inside one `stream`."""
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """A run that somebody listens to. `repeated`: its answer is, or will be, that of an earlier request."""
 
-    began: float
-    made: list[Artefact] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    cost: Decimal | None = Decimal(0)  # of what was made
-    seeds: dict[int, int] = field(default_factory=dict)  # by the first picture of the call
-
-    def charge(self, plan: Plan, call: Call, result: ProviderResult) -> None:
-        """A job was done: from now on it costs, whatever becomes of its pictures."""
-        sizes = [(one.width, one.height) if one.width and one.height else plan.size for one in result.images]
-        cost = pricing.cost(plan.offer.price, sizes, result.billable_units)
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
-        if result.seed is not None:
-            self.seeds[call.first] = result.seed
-
-    @property
-    def uncertain(self) -> bool:
-        """Whether a job that brought nothing may have been billed all the same."""
-        return any(attempt.charged is None for attempt in self.attempts)
-
-    def error(self, currency: str) -> GatewayError:
-        """What the caller is told when not one picture was made: the first failure, but never one that invites a
-        repeat when another says that money is at stake; and what it cost."""
-        error = min(self.failed, key=lambda failure: (failure.error.should_retry is not False, failure.index)).error
-        error.cost = None if self.uncertain else self.cost
-        if error.tells_charge:
-            if self.uncertain:
-                charge = "It is not known whether the provider charged for it."
-            elif self.cost is None:
-                charge = "It was charged."
-            else:
-                charge = (
-                    f"It was charged: {self.cost.normalize():f} {currency}." if self.cost else "Nothing was charged."
-                )
-            error.message = f"{error.message} {charge}"
-        return error
+    run: Run
+    repeated: bool
 
 
 class Gateway:
@@ -99,23 +77,35 @@ class Gateway:
         catalogue: Catalogue,
         upstreams: Mapping[str, Upstream],
         dispatcher: Dispatcher,
+        harvester: Harvester,
+        journal: Journal,
+        recovery: Recovery,
+        concluder: Concluder,
+        caretaker: Caretaker,
+        runs: Runs,
         pool: MediaPool,
-        receipts: Receipts,
         clock: Clock,
+        config: Config,
         *,
-        request_seconds: float,
-        keep_results_seconds: int,
         now: Callable[[], float],
     ) -> None:
         self.catalogue = catalogue
+        self.now = now
         self._upstreams = upstreams
         self._dispatcher = dispatcher
+        self._harvester = harvester
+        self._journal = journal
+        self._recovery = recovery
+        self._concluder = concluder
+        self._caretaker = caretaker
+        self._runs = runs
+        self._replayer = Replayer(journal.store, runs, config.repeats, clock, now)
         self._pool = pool
-        self._receipts = receipts
         self._clock = clock
-        self.now = now
-        self._request_seconds = request_seconds
-        self._keep_results_seconds = keep_results_seconds
+        self._config = config
+        self._stopped: float | None = None  # when the end was announced, on the clock
+
+    # ---- before anything is spent
 
     def check(self, request: EditRequest) -> None:
         """Everything that can be said before the request's pictures are there. Pure; raises what has to be mended."""
@@ -127,7 +117,8 @@ class Gateway:
         found = self._find(request)
         offer = found.offers[0]
         plan = compile_plan(request, found.model.id, offer)
-        return Prepared(request.id, request.caller, plan, pricing.quote(plan), self._upstreams[offer.provider])
+        upstream, content = self._upstreams[offer.provider], fingerprint(request)
+        return Prepared(request.id, request.caller, request.terms, content, plan, pricing.quote(plan), upstream)
 
     def _find(self, request: EditRequest) -> Found:
         found = self.catalogue.require(request.model)
@@ -139,139 +130,187 @@ class Gateway:
             )
         return found
 
-    async def edit(self, prepared: Prepared) -> Outcome:
-        """Run it to the end. Raises GatewayError if not one picture was made."""
-        async with aclosing(self.stream(prepared)) as events:
-            async for event in events:
-                if isinstance(event, Outcome):
-                    return event
-        raise AssertionError("a stream ends with its outcome or an error")
+    # ---- running
 
-    async def stream(self, prepared: Prepared) -> AsyncGenerator[Artefact | Failure | Outcome, None]:
-        """Each picture as it is done, then the outcome. Leaving early cancels what is still under way.
+    def expecting(self, caller: Caller, terms: Terms) -> AbstractContextManager[None]:
+        """While a request is being read: if it is a repeat, what it may repeat is not given up meanwhile."""
+        return self._runs.expecting(caller, terms)
 
-        Raises GatewayError if not one picture was made. However it ends, one receipt is issued.
+    @asynccontextmanager
+    async def attend(self, prepared: Prepared) -> AsyncIterator[Attended]:
+        """The run that answers this request; it has bought nothing yet, or has begun, or has ended. Who leaves early
+        and was the last to listen stops it.
+
+        Raises GatewayError for what can be said before it begins.
         """
-        tally = _Tally(self._clock.monotonic())
-        error: BaseException | None = None
+        run = self._runs.like(prepared.caller, prepared.fingerprint, prepared.terms)
+        joined = run is not None
+        if run is None:
+            run = self._runs.new(prepared.id, prepared.caller, prepared.fingerprint, prepared.terms)
+            self._runs.start(run, self._work(run, prepared))
+        with self._runs.listening(run):
+            await run.begun()
+            yield Attended(run, joined or run.replayed)
+
+    async def _work(self, run: Run, prepared: Prepared) -> None:
+        """A run from its beginning to its end, whoever listens. However it ends, one receipt is issued, unless it only
+        repeats an answer or is left for another process to end."""
+        tally, began = Tally(), self._clock.monotonic()
+        error: GatewayError | None = None
+        deliverer, opened = prepared.upstream.deliverer, False
+        moves: list[Move] = []
         try:
-            async with aclosing(self._run(prepared, tally)) as events:
-                async for event in events:
-                    yield event
-            if not tally.made:
-                raise tally.error(prepared.quote.currency)
-        except BaseException as problem:
-            error = problem
+            if (earlier := await self._replayer.earlier(run)) is not None:
+                await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
+                return
+            pictures, mask = await self._ready(prepared)
+            earlier = await self._open(prepared, mask)
+            opened = earlier is None
+            if earlier is not None:  # it was there a moment later than we looked
+                await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
+                return
+            run.begin()
+            await self._execute(run, prepared, pictures, tally, moves, began)
+        except asyncio.CancelledError:
+            await self._runs.end(run, Overloaded("The gateway is stopping.", retry_after=1, should_retry=False))
             raise
-        finally:
-            receipt = self._receipt(prepared, tally, error)
-            self._receipts.issue(receipt)
-        label = prepared.upstream.provider.label
-        made = tuple(sorted(tally.made, key=lambda artefact: artefact.index))
-        seeds = tuple(seed for _, seed in sorted(tally.seeds.items()))
-        yield Outcome(label, made, receipt, seeds, int(self.now()))
+        except GatewayError as failed:
+            error = failed
+            if run.replayed:
+                await self._runs.end(run, error)
+                return
+        except Exception:
+            log.exception("%s: a defect of the gateway", run.id)
+            # A repeat would meet the same defect, and could pay twice on its way there.
+            error = InternalError("The gateway failed. The request id is in x-request-id.", should_retry=False)
+        await self._concluder.conclude(run, prepared.plan, prepared.quote, tally, began, error, moves, opened=opened)
 
-    async def settle(self) -> None:
-        """Before the process ends: wait until abandoned jobs were cancelled upstream."""
-        await self._dispatcher.settle()
+    async def _ready(self, prepared: Prepared) -> tuple[tuple[Media, ...], MaskKeys | None]:
+        """Everything that can fail before something is bought. The inputs as the provider can read them, without
+        metadata; what the gateway itself will have to decode later is decoded once now, and kept."""
+        plan, deliverer = prepared.plan, prepared.upstream.deliverer
+        deliverer.check_room(plan.delivery)
+        self._dispatcher.check(plan, prepared.caller.key_id)
+        step, mask = plan.delivery.mask, None
+        if step is not None:
+            await self._pool.run(decode_mask, step)
+        pictures = tuple(await asyncio.gather(*(self._pool.run(prepare_media, one) for one in plan.inputs)))
+        if step is not None:
+            seconds = self._config.repeats.keep_seconds
+            original = await deliverer.keep_input(step.original, seconds)
+            mask = MaskKeys(original, await deliverer.keep_input(step.mask, seconds))
+            self._recovery.keeps(prepared.id, mask, prepared.upstream)
+        return pictures, mask
 
-    async def _run(self, prepared: Prepared, tally: _Tally) -> AsyncGenerator[Artefact | Failure, None]:
-        plan, upstream = prepared.plan, prepared.upstream
-        deadline = tally.began + self._request_seconds
-        upstream.deliverer.check_room(plan.delivery)
-        pictures = await self._pictures(plan)
+    async def _open(self, prepared: Prepared, mask: MaskKeys | None) -> RequestRow | None:
+        return await self._journal.open(
+            prepared.id,
+            prepared.caller,
+            prepared.terms,
+            prepared.fingerprint,
+            prepared.plan,
+            prepared.quote,
+            seconds=self._seconds(prepared.terms),
+            keep_seconds=self._config.repeats.keep_seconds,
+            mask=mask,
+        )
 
-        async def finish(call: Call, result: ProviderResult) -> list[Artefact | Failure]:
-            tally.charge(plan, call, result)
-            return await self._deliver(plan, call, result, upstream.deliverer, deadline)
+    def _seconds(self, terms: Terms) -> float:
+        return self._config.request_seconds if terms.seconds is None else terms.seconds
 
-        running = self._dispatcher.run(
-            plan,
-            upstream.provider,
-            pictures,
-            finish,
+    async def _execute(
+        self,
+        run: Run,
+        prepared: Prepared,
+        pictures: tuple[Media, ...],
+        tally: Tally,
+        moves: list[Move],
+        began: float,
+    ) -> None:
+        """Buy, and deliver. What is still to be entered in the journal with the answer is added to `moves`."""
+        plan, upstream, terms = prepared.plan, prepared.upstream, prepared.terms
+        deadline = began + self._seconds(terms)
+
+        def keep() -> Keep:
+            if not run.heard:
+                return Keep(self._config.repeats.keep_seconds, must=True)
+            return Keep(kept_seconds(self._config.repeats, terms))
+
+        async def finish(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> Harvest:
+            # A single job's end is written together with the answer, moments later: one wait for the disk less.
+            several = len(plan.calls) > 1
+            harvest = await self._harvester.bring_home(plan, call, job, result, upstream, deadline, keep, enter=several)
+            if harvest.move is not None:
+                moves.append(harvest.move)
+            if harvest.lost:
+                self._recovery.follow(prepared.id, plan, job, ticket)
+            tally.charge(harvest.cost)
+            if harvest.seed is not None:
+                tally.seeds[call.first] = harvest.seed
+            return harvest
+
+        def unsettled(job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+            self._recovery.follow(prepared.id, plan, job, ticket, cancelling=cancelling)
+
+        order: Order[Harvest] = Order(
             request_id=prepared.id,
+            key_id=prepared.caller.key_id,
+            plan=plan,
+            provider=upstream.provider,
+            pictures=pictures,
             deadline=deadline,
-            keep_results_seconds=self._keep_results_seconds,
+            keep_results_seconds=max(self._config.results.url_seconds, int(kept_seconds(self._config.repeats, terms))),
+            stop=run.stop,
             attempts=tally.attempts,
+            finish=finish,
+            unsettled=unsettled,
         )
-        async with aclosing(running) as calls:
+        async with aclosing(self._dispatcher.run(order)) as calls:
             async for done in calls:
-                for event in self._count(plan, done, tally):
-                    yield event
+                for event in _events(plan, done):
+                    tally.add(event)
+                    await run.tell(event)
 
-    async def _pictures(self, plan: Plan) -> tuple[Media, ...]:
-        """The inputs as the provider can read them, without metadata. What the gateway itself will have to decode later
-        is decoded once before anything is bought."""
-        if plan.delivery.mask is not None:
-            await self._pool.run(decode_mask, plan.delivery.mask)
-        return tuple(await asyncio.gather(*(self._pool.run(prepare_media, step) for step in plan.inputs)))
+    # ---- beginning and end
 
-    async def _deliver(
-        self, plan: Plan, call: Call, result: ProviderResult, deliverer: Deliverer, deadline: float
-    ) -> list[Artefact | Failure]:
-        """Every picture that one call owed: delivered, or why not."""
+    def start(self) -> None:
+        """Take care of the journal from now on, and of what a dead process left in it."""
+        self._caretaker.start()
 
-        async def one(offset: int) -> Artefact | Failure:
-            index = call.first + offset
-            if offset >= len(result.images):
-                missing = ProviderBadResponse("The provider made fewer pictures than it was asked for.")
-                return Failure(index, missing, charged=None)
-            try:
-                return await deliverer.deliver(result.images[offset], plan.delivery, index, deadline)
-            except GatewayError as error:
-                log.warning("picture %d was not delivered: %s (%s)", index, error.message, error.detail)
-                return Failure(index, error)
-            except Exception:  # a defect of ours must not take the other pictures, which are paid for, with it
-                log.exception("picture %d was not delivered", index)
-                return Failure(index, InternalError("The gateway could not deliver the picture.", should_retry=False))
+    def stopping(self) -> None:
+        """The end was announced: who hangs up from now on does so because of us."""
+        self._runs.closing = True
+        if self._stopped is None:
+            self._stopped = self._clock.monotonic()
 
-        if len(result.images) > call.count:
-            log.warning("%s made %d pictures, asked for %d", plan.offer.endpoint, len(result.images), call.count)
-        return list(await asyncio.gather(*(one(offset) for offset in range(call.count))))
+    def problems(self) -> list[str]:
+        """Why it can take no work."""
+        stopping = ["stopping"] if self._stopped is not None else []
+        return stopping + (["the journal cannot be written"] if self._caretaker.in_vain else [])
 
-    def _count(self, plan: Plan, done: Done[list[Artefact | Failure]], tally: _Tally) -> list[Artefact | Failure]:
-        """One call's end, entered into the tally."""
-        if done.error is not None:
-            word = _callers_word(plan, done.error.field)
-            error = from_provider(done.error, param=word, picture=_is_picture(plan, done.error.field))
-            events: list[Artefact | Failure] = [
-                Failure(index, error, done.error.charged)
-                for index in range(done.call.first, done.call.first + done.call.count)
-            ]
-        else:
-            assert done.finished is not None
-            events = done.finished
-        tally.made += [event for event in events if isinstance(event, Artefact)]
-        tally.failed += [event for event in events if isinstance(event, Failure)]
-        return events
+    async def close(self) -> None:
+        """Let what runs end, for what is left of the time for that; leave the rest to the journal."""
+        self.stopping()
+        assert self._stopped is not None
+        await self._runs.drain(self._stopped + self._config.drain_seconds - self._clock.monotonic())
+        await self._runs.abandon()
+        await self._dispatcher.settle()
+        await self._caretaker.close()
 
-    def _receipt(self, prepared: Prepared, tally: _Tally, error: BaseException | None) -> Receipt:
-        plan = prepared.plan
-        code = error.code if isinstance(error, GatewayError) else None
-        if error is None:
-            status = "partial" if tally.failed else "completed"
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            status, code = "cancelled", "client_disconnected"
-        else:
-            status, code = "failed", code or "internal_error"
-        return Receipt(
-            request_id=prepared.id,
-            caller=prepared.caller,
-            model=plan.model,
-            provider=plan.offer.provider,
-            endpoint=plan.offer.endpoint,
-            status=status,  # type: ignore[arg-type]
-            cost=tally.cost,
-            currency=prepared.quote.currency,
-            pictures=len(tally.made),
-            attempts=tuple(tally.attempts),
-            notes=plan.notes,
-            failures=tuple(sorted(tally.failed, key=lambda failure: failure.index)),
-            uncertain=tally.uncertain,
-            error_code=code,
-            seconds=self._clock.monotonic() - tally.began,
-        )
+
+def _events(plan: Plan, done: Done[Harvest]) -> tuple[Artefact | Failure, ...]:
+    """One call's end, picture by picture."""
+    if done.finished is not None:
+        return done.finished.events
+    assert done.error is not None
+    error = done.error
+    charged: bool | None = None if isinstance(error, Cancelled | InternalError) else False
+    if isinstance(error, ProviderError):
+        charged = error.charged
+        word = _callers_word(plan, error.field)
+        error = from_provider(error, param=word, picture=_is_picture(plan, error.field))
+    first, count = done.call.first, done.call.count
+    return tuple(Failure(index, error, charged) for index in range(first, first + count))
 
 
 def _callers_word(plan: Plan, field: str | None) -> str | None:

@@ -8,7 +8,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
+from app.admission import Admission
 from app.api import errors as api_errors
 from app.api import openapi as api_openapi
 from app.api.auth import Authenticator
@@ -28,25 +29,38 @@ from app.api.models import models_router
 from app.api.ops import ops_router
 from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
+from app.api.requests import requests_router
+from app.breaker import Breakers, BreakerView
+from app.budgets import Memory
+from app.caretaker import Caretaker
 from app.catalogue.load import HERE, Catalogue, check_model, load_catalogue, load_common, load_model
 from app.catalogue.schema import Model
+from app.conclusion import Concluder
 from app.config import Config, ConfigError
-from app.delivery import Deliverer
+from app.delivery import Deliverer, Upstream
 from app.dispatch import Dispatcher
-from app.gateway import Gateway, Upstream
+from app.gateway import Gateway
+from app.harvest import Harvester
+from app.history import History
+from app.jobs import Journal
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
 from app.receipts import Receipts, write_log
+from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
+from app.runs import Runs
 from app.storage.base import Storage
 from app.storage.local import LocalStorage, load_or_create_secret
+from app.store.db import StoreError, StoreUnusable, database_for
+from app.store.jobs import JobStore
 
 log = logging.getLogger("imagegate")
 
 SWEEP_SECONDS = 60.0
+JOURNAL_SECONDS = 30 * 86_400  # how long a settled request stays in the journal
 # What a page's script may read of an answer from another origin.
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -77,6 +91,7 @@ class Application:
 
     asgi: FastAPI
     gateway: Gateway
+    stopping: Callable[[], None]  # to be called as soon as the end is known
 
 
 def load_models(config: Config, classes: Mapping[str, ProviderClass]) -> Catalogue:
@@ -119,7 +134,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
     )
     storage = _storage(config)
-    pool = MediaPool()
+    pool, random = MediaPool(), Random()  # noqa: S311 - jitter
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
     for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
@@ -129,18 +144,48 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             raise RegistryError(f"providers.{name}: {error}") from None
         downloader = Downloader(_guard(provider.media_origins, f"providers.{name}.media_origins"), ssl_context=tls)
         downloaders.append(downloader)
-        deliverer = Deliverer(downloader, pool, storage, config.limits, config.results, clock, time.time)
+        deliverer = Deliverer(downloader, pool, storage, config.limits, config.results, clock, time.time, random)
         upstreams[name] = Upstream(provider, deliverer)
     labels = {name: upstream.provider.label for name, upstream in upstreams.items()}
+    database = database_for(config.database_url.get_secret_value(), config.data_dir)
+    store = JobStore(database)
+    owner = secrets.token_hex(8)
+    journal = Journal(store, owner, clock, now=time.time, new_id=lambda: secrets.token_hex(12))
+    harvester = Harvester(journal)
+    keep_seconds = config.repeats.keep_seconds
+    recovery = Recovery(journal, upstreams, harvester, clock, now=time.time, keep_seconds=keep_seconds)
+    limits = config.limits
+    admission = Admission(clock, jobs=limits.jobs, jobs_per_key=limits.jobs_per_key, queue=limits.queue)
+    breakers = Breakers(clock, _log_health)
+    runs = Runs(
+        finish=config.on_disconnect == "finish",
+        retry_seconds=config.repeats.retry_seconds,
+        join_seconds=config.repeats.join_seconds,
+        clock=clock,
+    )
+    concluder = Concluder(
+        journal,
+        recovery,
+        runs,
+        Receipts([write_log]),
+        upstreams,
+        clock,
+        now=time.time,
+        keep_seconds=keep_seconds,
+    )
     gateway = Gateway(
         catalogue,
         upstreams,
-        Dispatcher(clock, Random()),  # noqa: S311 - jitter
+        Dispatcher(clock, random, journal, admission, breakers),
+        harvester,
+        journal,
+        recovery,
+        concluder,
+        Caretaker(journal, recovery, runs, concluder, upstreams, clock),
+        runs,
         pool,
-        Receipts([write_log]),
         clock,
-        request_seconds=config.request_seconds,
-        keep_results_seconds=config.results.url_seconds,
+        config,
         now=time.time,
     )
     auth = Authenticator(config.api_key.get_secret_value(), (*config.cors_origins, config.public_url.rstrip("/")))
@@ -155,13 +200,16 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        sweeper = asyncio.create_task(_sweep(storage))
+        await database.open()
+        gateway.start()
+        sweeper = asyncio.create_task(_sweep(storage, store))
         try:
             yield
         finally:
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
-            await gateway.settle()
+            await gateway.close()
+            await database.close()
             for one in (*downloaders, for_callers):
                 await one.aclose()
             await http.aclose()
@@ -170,10 +218,11 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     asgi = FastAPI(
         title="imagegate", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
     )
-    asgi.include_router(edits_router(gateway, reader, auth, config.limits))
+    asgi.include_router(edits_router(gateway, reader, auth, config, Memory(config.limits.memory_bytes)))
+    asgi.include_router(requests_router(History(store, upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(files_router(storage))
-    asgi.include_router(ops_router(catalogue, storage, labels, __version__))
+    asgi.include_router(ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, __version__))
     api_errors.install(asgi)
     api_openapi.install(asgi)
     if config.cors_origins:
@@ -186,7 +235,26 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             max_age=86_400,
         )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
-    return Application(asgi, gateway)
+    return Application(asgi, gateway, gateway.stopping)
+
+
+def check_database(config: Config) -> None:
+    """Open the database once, and close it: what is wrong with it is said before anything listens.
+
+    Raises ConfigError."""
+
+    async def look() -> None:
+        database = database_for(config.database_url.get_secret_value(), config.data_dir)
+        await database.open()
+        await database.close()
+
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        asyncio.run(look())
+    except (ValueError, StoreUnusable, StoreError) as error:
+        raise ConfigError(f"database_url: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"data_dir: {config.data_dir} cannot be used: {error.strerror}") from None
 
 
 def _guard(origins: frozenset[str], setting: str) -> Guard:
@@ -203,16 +271,25 @@ def _storage(config: Config) -> LocalStorage:
         secret = load_or_create_secret(root / "signing.key")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
-    return LocalStorage(root / "files", [secret], time.time)
+    return LocalStorage(root / "files", [secret], time.time, reserve_bytes=config.limits.free_bytes)
 
 
-async def _sweep(storage: Storage) -> None:
-    """Expired pictures go, once a minute, for as long as the gateway runs."""
+async def _sweep(storage: Storage, store: JobStore) -> None:
+    """Expired pictures, keys and old pages of the journal go, once a minute, for as long as the gateway runs."""
     while True:
         try:
             gone = await storage.delete_expired(time.time())
             if gone:
                 log.info("%d expired pictures deleted", gone)
+            await store.forget_keys(time.time())
+            await store.purge(time.time() - JOURNAL_SECONDS)
+        except StoreError as error:
+            log.error("the journal could not be swept: %s", error)
         except Exception:
             log.exception("the store could not be swept")
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _log_health(offer: str, view: BreakerView) -> None:
+    level = logging.INFO if view.state == "closed" else logging.ERROR if view.locked else logging.WARNING
+    log.log(level, "%s is %s%s", offer, view.state, f": {view.why}" if view.why else "")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -97,10 +99,30 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def make_server(app: Any, *, head_seconds: float, drain_seconds: float) -> uvicorn.Server:
-    """A server for the application. A request's head has `head_seconds` to arrive; after a signal, running requests
-    have `drain_seconds` to end."""
-    return uvicorn.Server(
+class Server(uvicorn.Server):
+    """Tells when it is about to stop. A second signal of either kind ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._signalled = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        if self._signalled:
+            self.force_exit = True
+        self._signalled = True
+        if self._stopping is not None:
+            self._stopping()
+        super().handle_exit(sig, frame)
+
+
+def make_server(
+    app: Any, *, head_seconds: float, drain_seconds: float, stopping: Callable[[], None] | None = None
+) -> Server:
+    """A server for the application. A request's head has `head_seconds` to arrive; after a signal, `stopping` is called
+    and running requests have `drain_seconds` to end."""
+    return Server(
         uvicorn.Config(
             app,
             http=partial(Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # called like a class
@@ -110,7 +132,8 @@ def make_server(app: Any, *, head_seconds: float, drain_seconds: float) -> uvico
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, int(drain_seconds)),
-        )
+        ),
+        stopping,
     )
 
 

@@ -48,6 +48,20 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How a request wants to be run; told in headers, no parameter of any model."""
+
+    idempotency_key: str | None = None
+    repeats: int | None = None  # how often an SDK has sent it before; None: a client that does not repeat by itself
+    seconds: float | None = None  # time limit; None: the gateway's own
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether an SDK says that it has sent the same before."""
+        return bool(self.repeats)
+
+
+@dataclass(frozen=True, slots=True)
 class EditRequest:
     """A request that was read but not yet understood. Pictures are `Media` among the params, as tuples."""
 
@@ -59,6 +73,7 @@ class EditRequest:
     strict: bool = False
     response_format: ResponseFormat = "url"  # the default that holds for this caller
     base_url: str = ""  # where this caller reaches the gateway
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +176,12 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A picture as it is delivered: exactly one of `url` and `b64`."""
+    """A picture as it is delivered: exactly one of `url` and `b64`. `key`: where the store keeps it, if it does."""
 
     index: int
     url: str | None = None
     b64: bytes | None = field(default=None, repr=False)  # base64 text, ready to be spliced into JSON
+    key: str | None = None
     format: ImageFormat | None = None
     width: int | None = None
     height: int | None = None

@@ -1,23 +1,26 @@
 """The contract of a provider: what an adapter gets, what it gives back, how it fails. Imports nothing of ours.
 
-An adapter is one class with three coroutines (`Provider`). The gateway finds it by entry point (group
-`imagegate.providers`), builds it once with its settings, an HTTP client and a clock, and calls it from many requests at
-once. Inside an adapter: wire format, polling, how bytes travel, error shapes, which errors may be retried. Not inside:
-parameter names, defaults, `n`, formats, prices, failover, downloads of results, storage.
+An adapter is one class with three coroutines (`Provider`), or four if its jobs can be listed (`Finder`). The gateway
+finds it by entry point (group `imagegate.providers`), builds it once with its settings, an HTTP client and a clock, and
+calls it from many requests at once. Inside an adapter: wire format, polling, how bytes travel, error shapes, which
+errors may be retried. Not inside: parameter names, defaults, `n`, formats, prices, failover, downloads of results,
+storage.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 
 class Fault(StrEnum):
-    """Why a provider failed, in one closed enumeration. `app.errors.FAULTS` says what each means for the client."""
+    """Why a provider failed, in one closed enumeration. `app.faults.FAULTS` says what each means for the client."""
 
     INVALID = "invalid"  # the request is wrong: a value, a picture, a limit
     REFUSED = "refused"  # content policy
@@ -35,6 +38,11 @@ class ProviderError(Exception):
     refused, `item` the place in it (from 0) if it is a list. `accepted` tells whether a job exists upstream: False =
     surely not (safe to submit again), True = it does, None = it cannot be known (the reply was lost). `final` = it says
     that repeating the step is of no use.
+
+    `lost` = the job is over, or its provider does not know it any more, and it may have ended well, but what it made
+    cannot be had: perhaps paid, worth asking for again much later. Never said of a job that may still be at work, nor
+    of one whose own answer is known, however bad. `cancelled` = the job was stopped before its end, by us or at the
+    provider's; it made nothing and is not billed.
     """
 
     def __init__(
@@ -49,6 +57,8 @@ class ProviderError(Exception):
         charged: bool | None = None,
         retry_after: float | None = None,
         final: bool = False,
+        lost: bool = False,
+        cancelled: bool = False,
     ) -> None:
         super().__init__(message)
         self.fault = fault
@@ -60,11 +70,13 @@ class ProviderError(Exception):
         self.item = item
         self.retry_after = retry_after
         self.final = final
+        self.lost = lost
+        self.cancelled = cancelled
 
     @property
     def charged(self) -> bool | None:
         """Whether the provider bills the job; None = not known."""
-        return False if self.accepted is False else self._charged
+        return False if self.accepted is False or self.cancelled else self._charged
 
 
 class Blob(Protocol):
@@ -120,6 +132,32 @@ class ProviderCall:
     request_id: str
     keep_results_seconds: int = 3600  # how long the provider should keep the pictures it makes
     deadline: float = math.inf  # on the clock's monotonic scale: after it no job is started any more
+    wanted: Callable[[], bool] = field(default=lambda: True)  # whether anybody still waits: if not, nor is it
+
+
+def payload_mark(payload: Any) -> str:
+    """What a payload can be recognised by later without its prompt being kept: SHA-256, in hex, over canonical JSON.
+
+    Media, strings that are http(s) or data addresses, and whatever else JSON has no word for count as "*": the same
+    picture travels under another address each time. A whole number is the same with and without its ".0".
+    """
+
+    def plain(value: Any) -> Any:
+        match value:
+            case str():
+                return "*" if value[:8].lower().startswith(("http://", "https://", "data:")) else value
+            case float():
+                return int(value) if value.is_integer() else value
+            case bool() | int() | None:
+                return value
+            case Mapping():
+                return {str(name): plain(item) for name, item in value.items()}
+            case list() | tuple():
+                return [plain(item) for item in value]
+        return "*"
+
+    canonical = json.dumps(plain(payload), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +230,42 @@ class Provider(Protocol):
         """Start the job; from here on the provider may bill. Raises ProviderError with `accepted` set.
 
         Pictures on their way in are given up at the call's deadline; the start of the job itself is not cut by it,
-        because its answer is what the job can be cancelled by.
+        because its answer is what the job can be cancelled by. Nothing is started that is not `wanted` any more: ask
+        just before.
         """
 
     async def collect(self, ticket: Ticket, deadline: float) -> ProviderResult:
-        """Wait for the job, at most until `deadline` (on the clock's monotonic scale), and fetch what it made.
+        """Wait for the job, at most until `deadline` (on the clock's monotonic scale), and fetch what it made. May be
+        repeated, also by another process.
 
-        Raises ProviderError with `accepted=True`: TIMEOUT at the deadline.
+        The job exists and may be paid for: only its own verdict ends this early, or the word of its provider, said
+        again and again, that it does not know the job. Raises ProviderError with `accepted=True`: TIMEOUT when it was
+        not done at the deadline, the last failure when nothing could be learned of it by then; with `lost` or
+        `cancelled` where that is so.
         """
 
     async def cancel(self, ticket: Ticket) -> bool:
-        """Ask for the job to be stopped. False if it was too late; True if the provider took the request.
+        """Ask for the job to be stopped. True if the provider took the request: as a rule the job ends without result,
+        but it may still finish and be billed. False if there is nothing left to stop: it is over, or unknown there.
 
-        May be repeated. Raises ProviderError only if it cannot be known whether the job goes on.
+        Either way `collect` tells what came of it: its result, if it was too late (then it is paid for), `cancelled`,
+        also by an earlier request whose answer was lost, or `lost` if the provider does not know it. May be repeated.
+        Raises ProviderError only if it cannot be known whether the job goes on.
+        """
+
+
+@runtime_checkable
+class Finder(Provider, Protocol):
+    """A provider that can list its jobs: ask with `isinstance(provider, Finder)`."""
+
+    async def find(self, endpoint: str, mark: str, since: float, until: float, known: frozenset[str]) -> Ticket | None:
+        """The job that a submit made whose reply was lost: one of `endpoint`, sent between `since` and `until` (Unix
+        seconds; the provider's clock and queue are allowed for), whose payload has this `payload_mark` and whose id is
+        not in `known`. Failed and cancelled jobs count too. Of several the one that was sent first.
+
+        None = the list covers that time and holds no such job. Lists lag behind: ask again later before believing it.
+        Raises ProviderError if it cannot be known: no list, not reachable, payloads not shown; `final` if asking
+        again is of no use.
         """
 
 

@@ -16,9 +16,17 @@ from typing import Any, Literal
 
 from providers.base import Fault, ProviderError
 from providers.http import Answer, retry_after
+from providers.retries import Doubted
 
-# What was asked: a job to be made, a picture to be taken in, how a job is doing (or to stop it), what it has made.
-Step = Literal["submit", "upload", "status", "result"]
+# What was asked: a job to be made, a picture to be taken in, how a job is doing (or to stop it), what it has made,
+# which jobs there were.
+Step = Literal["submit", "upload", "status", "result", "list"]
+
+CANCELLED = "client_cancelled"
+
+# A job may be paid for, so a word that would end it is doubted (looks, and seconds over which they must be spread).
+_UNKNOWN_JOB = (8, 60.0)  # "not found" of a status
+_PLAIN_RESULT = (6, 15.0)  # "not found" of a result, or a model's failure in no shape of fal's
 
 # Shape 1 types that are no mistake of the request; what is not listed here is one, unless its status is a 5xx.
 _MODEL: Mapping[str, Fault] = {
@@ -39,7 +47,7 @@ _TEXT: Mapping[str, str] = {
     "no_media_generated": "The model made no picture from this request.",
     "image_load_error": "The provider could not read the picture.",
     "file_download_error": "The provider could not fetch the picture.",
-    "client_cancelled": "The provider's job was cancelled.",
+    CANCELLED: "The provider's job was cancelled.",
 }
 _FAULT_TEXT: Mapping[Fault, str] = {
     Fault.REFUSED: "The provider refused this request for its content.",
@@ -50,6 +58,11 @@ _FAULT_TEXT: Mapping[Fault, str] = {
 }
 # 4xx that a repeat can mend (the first three by fal-client's own list of what it retries).
 _PASSING = frozenset({408, 409, 429, 425})
+# 4xx of a submit after which a job can exist all the same. 408 and 499 (460 at some balancers) are what an ingress says
+# of a client that was slow or left, which may be when the queue had its request already.
+_MAY_BE_TAKEN = frozenset({408, 460, 499})
+# Redirects that say "not here, the same again elsewhere"; after 302 and 303 a POST may have been carried out.
+_NOT_HERE = frozenset({301, 307, 308})
 
 _DATA_URI = re.compile(r"data:[\w/+.-]*[;,][^\s\"']*", re.IGNORECASE)
 _BASE64 = re.compile(r"[\w+/=-]{80,}", re.ASCII)  # a data URI that lost its head
@@ -71,21 +84,27 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
     else:
         fault, message = _by_status(answer.status, detail, error_type, of)
         told = shown(detail) if detail else excerpt(answer)
-    if fault is Fault.INVALID and of in ("upload", "status"):
+    if fault is Fault.INVALID and of in ("upload", "status", "list"):
         fault, message = Fault.MALFORMED, _FAULT_TEXT[Fault.MALFORMED]  # no word about the caller's values
+    of_a_job = of in ("status", "result")
     known = first is not None or bool(error_type)
-    return ProviderError(
-        fault,
-        message,
-        detail=" ".join(f"{answer.asked}: HTTP {answer.status} {shown(error_type)}: {told}".split()),
-        field=field,
-        item=item,
-        accepted=_accepted(answer, body, of),
-        retry_after=retry_after(answer.headers),
-        final=_final(answer, of, known=known),
+    facts: dict[str, Any] = {
+        "detail": " ".join(f"{answer.asked}: HTTP {answer.status} {shown(error_type)}: {told}".split()),
+        "field": field,
+        "item": item,
+        "accepted": _accepted(answer, body, of),
+        "retry_after": retry_after(answer.headers),
         # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone may be billed.
-        charged=False if of == "result" and known and answer.status >= 400 else None,
-    )
+        "charged": False if of == "result" and known and answer.status >= 400 else None,
+        "cancelled": of_a_job and error_type == CANCELLED,
+        "lost": of_a_job and not known and answer.status in (404, 410),
+    }
+    if _is_final(answer, of, known=known) or facts["cancelled"]:
+        return ProviderError(fault, message, final=True, **facts)
+    if facts["lost"] or (of == "result" and _is_plain_verdict(answer, body)):
+        looks, seconds = _UNKNOWN_JOB if of == "status" else _PLAIN_RESULT
+        return Doubted(fault, message, looks=looks, seconds=seconds, **facts)
+    return ProviderError(fault, message, **facts)
 
 
 def failure_in_status(status: Mapping[str, Any]) -> ProviderError:
@@ -100,6 +119,7 @@ def failure_in_status(status: Mapping[str, Any]) -> ProviderError:
         accepted=True,
         charged=False,
         final=True,
+        cancelled=kind == CANCELLED,
     )
 
 
@@ -144,14 +164,14 @@ def _by_status(status: int, detail: Any, error_type: str, of: Step) -> tuple[Fau
             return Fault.UNAUTHORIZED, "The gateway's account at the provider is locked."
         case 404 | 405 if of == "submit":
             return Fault.UNAUTHORIZED, "The provider does not know this model's endpoint."
-        case 404 | 405 if of in ("status", "result"):
+        case 404 | 405 | 410 if of in ("status", "result"):
             return Fault.MALFORMED, "The provider lost the job or its result."
         case 429:
             return Fault.RATE_LIMITED, _FAULT_TEXT[Fault.RATE_LIMITED]
         case 408 | 409 | 425:
             return Fault.UNAVAILABLE, "The provider could not take the request."
         case 499:
-            return Fault.UNAVAILABLE, _TEXT["client_cancelled"]
+            return Fault.UNAVAILABLE, _TEXT.get(error_type, "The provider dropped the request.")
         case 504:
             return Fault.TIMEOUT, _FAULT_TEXT[Fault.TIMEOUT]
         case 400 | 413 | 422:
@@ -167,33 +187,47 @@ def _refusal(detail: Any) -> str:
 
 
 def _accepted(answer: Answer, body: Mapping[str, Any], of: Step) -> bool | None:
-    """Can a job exist after this answer? Before a submit none does, after it one does.
+    """Can a job exist after this answer? Before a submit none does, after it one does. In doubt it can.
 
-    A submit that was refused with a 3xx or 4xx: no. 503 in fal's own shape: its queue did not take it. An nginx page
-    without x-fal-request-id comes from the ingress, before any queue (fal-client retries on just that). Anything else
-    cannot be known; 499 is fal's word for a client that left, which does not say when.
+    A submit that was refused with a 4xx or sent elsewhere: no, but for `_MAY_BE_TAKEN`. 503 in fal's own shape: its
+    queue did not take it. 503 as nginx's page without x-fal-request-id: the ingress had nobody to pass it on to. The
+    same page with 502 or 504 says that somebody had it, and did not answer: fal-client sends such a submit again, and
+    may pay twice. Anything else cannot be known.
     """
+    if of == "list":
+        return None
     if of != "submit":
         return of != "upload"
-    if 300 <= answer.status < 500 and answer.status != 499:
+    if answer.status in _NOT_HERE or (400 <= answer.status < 500 and answer.status not in _MAY_BE_TAKEN):
         return False
-    if answer.status == 503 and "detail" in body:
-        return False
-    if answer.status in (502, 503) and "x-fal-request-id" not in answer.headers and b"nginx" in answer.body[:2000]:
-        return False
-    return None
+    ingress = "x-fal-request-id" not in answer.headers and b"nginx" in answer.body[:2000]
+    return False if answer.status == 503 and ("detail" in body or ingress) else None
 
 
-def _final(answer: Answer, of: Step, *, known: bool) -> bool:
-    """Whether asking again is of no use: by fal's own hints, or because the answer is a verdict."""
+def _is_final(answer: Answer, of: Step, *, known: bool) -> bool:
+    """Whether asking again is of no use: by fal's own hints, or because the answer is a verdict.
+
+    Of a status none is, whatever its number: the verdict on a job is the word COMPLETED. Of a result it is an answer
+    in fal's shapes 1 and 2, or any 422.
+    """
     hints = answer.headers.get("x-fal-retryable"), answer.headers.get("x-fal-needs-retry")
     if any(hint is not None and hint.lower() in ("false", "0") for hint in hints):
         return True
     if answer.headers.get("x-fal-request-timeout-type") == "user":
         return True  # a 504 whose limit was ours
-    if of == "submit":
-        return False
-    if answer.status < 500:
-        return answer.status not in _PASSING
-    # A result is the model's own answer: a 5xx in a shape of fal's is how the job ended, not a hiccup of the queue.
-    return of == "result" and "x-fal-request-id" in answer.headers and (known or answer.status == 500)
+    match of:
+        case "upload" | "list":
+            return answer.status < 500 and answer.status not in _PASSING
+        case "result":
+            # 5xx in a shape of fal's, but not from its servers, are another's
+            verdict = answer.status < 500 or "x-fal-request-id" in answer.headers
+            return answer.status == 422 or (known and verdict and answer.status not in _PASSING)
+    return False
+
+
+def _is_plain_verdict(answer: Answer, body: Mapping[str, Any]) -> bool:
+    """A model that fails in a shape of its own, `{"detail": "..."}` with a 400 or an uncaught exception's 500, as a
+    rule; but an ingress can say the same."""
+    return "x-fal-request-id" in answer.headers and (
+        answer.status == 500 or (answer.status in (400, 413, 415) and "detail" in body)
+    )

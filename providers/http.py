@@ -1,5 +1,5 @@
 """What adapters share: prepared JSON bodies with pictures spliced in, uploads that happen once, capped reading of
-answers, transport errors as ProviderErrors, poll intervals.
+answers, transport errors as ProviderErrors.
 
 The engine is httpx2, the maintained continuation of httpx with the same interface: measured in November 2026, a poll
 costs 0.64 ms CPU against httpx's 1.28. HTTP/1.1 throughout: HTTP/2 costs 4-7 times as much for big
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,14 +20,30 @@ import httpx2
 import pybase64
 from pydantic_core import from_json
 
-from providers.base import Clock, Fault, Media, ProviderError
+from providers.base import Fault, Media, ProviderError
 
 CONTROL_LIMIT = 1 << 20  # bytes of a status or submit answer
 CONNECT_SECONDS = 5.0
-TRIES = 5  # of a free step (status, result, cancel) in a row
-SHORTEST_LOOK = 0.05  # seconds before the deadline in which no look is taken any more
+
+# Raised before the first byte of a request is sent (httpcore2 2.16: `connect_tcp`, `start_tls`, the proxy's CONNECT).
+_UNREACHED = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
 
 T = TypeVar("T")
+
+
+class TooLarge(ProviderError):
+    """An answer over the limit. It was read no further, and is not asked for again: it would be as large."""
+
+    def __init__(self, asked: str, limit: int) -> None:
+        super().__init__(
+            Fault.MALFORMED, "The provider's answer is too large.", detail=f"{asked}: over {limit} bytes", final=True
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,13 @@ class Answer:
         except ValueError:
             return None
 
+    def lax_json(self) -> Any:
+        """The same, but half a surrogate pair or a NaN in it does no harm. Its texts must not be shown or stored."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
 
 async def send(
     client: httpx2.AsyncClient,
@@ -59,13 +82,16 @@ async def send(
 ) -> Answer:
     """One request within `seconds` as a whole, not per read. Redirects are not followed, cookies not returned.
 
-    Raises ProviderError: UNAVAILABLE with `accepted=False` when the request cannot have reached the server, else
-    `accepted=None`; TIMEOUT; MALFORMED for a body over `limit` bytes or a URL that cannot be used.
+    Raises ProviderError: UNAVAILABLE with `accepted=False` when the request cannot have reached the server: no
+    connection, no TLS, no tunnel through a proxy, none free in the pool. Anything later leaves it open, also a
+    connection that broke while the body was sent: the server may have had all of it. TIMEOUT; MALFORMED for a URL that
+    cannot be used; TooLarge for a body over `limit` bytes.
     """
     asked = f"{method} {_loggable(url)}"
-    # Connecting has a limit of its own, well under the whole: a server that cannot be reached must not look like one
-    # that was too slow to answer, for then a job might exist.
-    connecting = min(CONNECT_SECONDS, seconds / 2)
+    # Connecting has a limit of its own: a server that cannot be reached must not look like one that was too slow to
+    # answer, for then a job might exist. It holds three times in a row (a place in the pool, TCP, TLS), which together
+    # stay under the whole.
+    connecting = min(CONNECT_SECONDS, seconds / 4)
     try:
         request = client.build_request(
             method,
@@ -92,15 +118,10 @@ async def send(
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > limit:
-                        raise ProviderError(
-                            Fault.MALFORMED,
-                            "The provider's answer is too large.",
-                            detail=f"{asked}: over {limit} bytes",
-                            final=True,
-                        )
+                        raise TooLarge(asked, limit)
             finally:
                 await response.aclose()
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
+    except _UNREACHED as error:
         raise ProviderError(
             Fault.UNAVAILABLE, "The provider could not be reached.", detail=f"{asked}: {_named(error)}", accepted=False
         ) from None
@@ -263,55 +284,6 @@ class OncePerMedia:
     async def _run(self, media: Media) -> bytes:
         made = self._made[media] = await self._make(media)
         return made
-
-
-def poll_intervals(first: float = 0.1, share: float = 0.05, longest: float = 2.0) -> Iterator[float]:
-    """Seconds to wait before each next look: `share` of the time waited so far, so that a long job costs few polls and
-    a short one little delay."""
-    waited = 0.0
-    while True:
-        pause = min(max(first, waited * share), longest)
-        waited += pause
-        yield pause
-
-
-async def poll(clock: Clock, look: Callable[[], Awaitable[T | None]], deadline: float) -> T:
-    """Look until there is something to see. Raises ProviderError TIMEOUT at the deadline."""
-    for pause in poll_intervals():
-        if (found := await look()) is not None:
-            return found
-        left = deadline - clock.monotonic()
-        if left < SHORTEST_LOOK:
-            break
-        # Ever shorter towards the end: what is done just in time is still fetched.
-        await clock.sleep(min(pause, left / 2))
-    raise _out_of_time()
-
-
-async def persist(
-    clock: Clock, step: Callable[[float], Awaitable[T]], deadline: float, *, tries: int = TRIES, accepted: bool = True
-) -> T:
-    """A step that costs nothing to repeat: up to `tries` times, unless a failure is final.
-
-    `step` is told the seconds that are left; `accepted` whether a job exists by now.
-    """
-    for attempt in range(1, tries + 1):
-        left = deadline - clock.monotonic()
-        if left <= 0:
-            raise _out_of_time()
-        try:
-            return await step(left)
-        except ProviderError as error:
-            error.accepted = accepted
-            pause = min(0.2 * 2**attempt, 5.0) if error.retry_after is None else error.retry_after
-            if error.final or attempt == tries or clock.monotonic() + pause >= deadline:
-                raise
-        await clock.sleep(pause)
-    raise AssertionError("unreachable")
-
-
-def _out_of_time() -> ProviderError:
-    return ProviderError(Fault.TIMEOUT, "The provider did not finish in time.", accepted=True)
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

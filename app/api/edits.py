@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
@@ -24,14 +24,17 @@ from app.api.body import Body, ClientGone
 from app.api.errors import envelope
 from app.api.openapi import edit_operation, edit_responses
 from app.api.request import RequestReader
-from app.config import Limits
+from app.api.terms import read_terms
+from app.budgets import Memory
+from app.config import Config, Limits
 from app.errors import GatewayError, InternalError, InvalidType
-from app.gateway import Gateway, Prepared
+from app.gateway import Attended, Gateway, Prepared
 from app.types import Artefact, Outcome
 
 log = logging.getLogger("imagegate.api")
 
 KEEPALIVE_SECONDS = 15.0
+FORM_BYTES = 4 << 20  # of a form that are in memory at a time: what is not spooled yet, and small files
 
 T = TypeVar("T")
 
@@ -40,7 +43,8 @@ def edits_router(
     gateway: Gateway,
     reader: RequestReader,
     auth: Authenticator,
-    limits: Limits,
+    config: Config,
+    memory: Memory,
     *,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> APIRouter:
@@ -50,15 +54,22 @@ def edits_router(
     async def edit(request: Request) -> Response:
         caller = auth.caller(request)
         dry_run = _dry_run(request)
-        body = Body(request.receive, request.headers.get("content-length"), limits)
-        deployment = request.path_params.get("deployment")
-        asked = await reader.read(request, body, "image-edit", caller, gateway.check, deployment)
-        prepared = gateway.prepare(asked)
-        if dry_run:
-            return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
-        if prepared.plan.delivery.stream:
-            return EventStream(gateway, prepared, body, keepalive_seconds)
-        return wire.answer(await _unless_gone(body, gateway.edit(prepared)))
+        terms = read_terms(request.headers, config.max_request_seconds)
+        length = request.headers.get("content-length")
+        with memory.hold(_held_bytes(request, config.limits)):
+            body = Body(request.receive, length, config.limits)
+            deployment = request.path_params.get("deployment")
+            async with AsyncExitStack() as attending:
+                with gateway.expecting(caller, terms):
+                    asked = await reader.read(request, body, "image-edit", caller, terms, gateway.check, deployment)
+                    prepared = gateway.prepare(asked)
+                    if dry_run:
+                        return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
+                    attended = await _unless_gone(body, attending.enter_async_context(gateway.attend(prepared)))
+                if prepared.plan.delivery.stream:
+                    return EventStream(gateway, prepared, attended, attending.pop_all(), body, keepalive_seconds)
+                outcome = await _unless_gone(body, attended.run.outcome())
+                return wire.answer(outcome, repeated=attended.repeated)
 
     for path in (
         "/openai/v1/images/edits",
@@ -77,7 +88,7 @@ def edits_router(
 
 
 async def _unless_gone(body: Body, job: Coroutine[Any, Any, T]) -> T:
-    """What the job gives. A client that hangs up meanwhile, or has already, cancels it, upstream too."""
+    """What `job` gives, or ClientGone as soon as the client hangs up, or if it has already."""
     work = asyncio.create_task(job)
     gone = asyncio.create_task(body.until_gone())
     try:
@@ -94,10 +105,21 @@ async def _unless_gone(body: Body, job: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Server-sent events: each picture as it is done, comments while nothing is, errors nested under "error"."""
 
-    def __init__(self, gateway: Gateway, prepared: Prepared, body: Body, keepalive_seconds: float) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        prepared: Prepared,
+        attended: Attended,
+        attending: AsyncExitStack,
+        body: Body,
+        keepalive_seconds: float,
+    ) -> None:
+        """`attending` is closed when the client has all of it, or has gone."""
         self._keepalive_seconds = keepalive_seconds
         self._gateway = gateway
         self._prepared = prepared
+        self._attended = attended
+        self._attending = attending
         self._body = body
         super().__init__(
             None,
@@ -108,14 +130,16 @@ class EventStream(Response):
                 "x-accel-buffering": "no",
                 "x-imagegate-provider": prepared.plan.offer.provider,
                 "x-imagegate-model": prepared.plan.model,
+                **(wire.REPLAYED if attended.repeated else {}),
             },
         )
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the job or the client ends."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await _unless_gone(self._body, self._send_all(send))
+        async with self._attending:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _unless_gone(self._body, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         async with (
@@ -133,7 +157,7 @@ class EventStream(Response):
         left = self._prepared.plan.delivery.count
         last: Artefact | None = None
         try:
-            async with aclosing(self._gateway.stream(self._prepared)) as events:
+            async with aclosing(self._attended.run.events()) as events:
                 async for event in events:
                     if isinstance(event, Outcome):
                         told, missing = wire.metadata(event), event.receipt.failures
@@ -174,6 +198,15 @@ async def _with_keepalives(pieces: AsyncGenerator[bytes, None], seconds: float) 
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await following
+
+
+def _held_bytes(request: Request, limits: Limits) -> int:
+    """How much memory the body will take at most: JSON is held and parsed, files of a form go to disk as they come."""
+    declared = request.headers.get("content-length", "")
+    is_json = request.headers.get("content-type", "").lower().startswith("application/json")
+    most = limits.json_bytes if is_json else limits.body_bytes
+    length = min(int(declared), most) if declared.isdecimal() and len(declared) < 21 else most
+    return 3 * length if is_json else min(length, FORM_BYTES)
 
 
 def _dry_run(request: Request) -> bool:

@@ -46,8 +46,12 @@ class RequestContext:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:  # the server's patience with running requests is over
             if not exchange.started:
+                # What was bought is in the journal and will be collected: who has a key for it may ask again.
+                repeatable = any(name == b"idempotency-key" for name, _ in scope["headers"])
                 stopping = Overloaded(
-                    "The gateway is stopping. What it was at may have been charged.", should_retry=False
+                    "The gateway is stopping. What it was at goes on: see /v1/requests.",
+                    retry_after=5,
+                    should_retry=repeatable,
                 )
                 await render(stopping, request_id)(scope, exchange.receive, exchange.send)
             raise

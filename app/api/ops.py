@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from app.breaker import Breakers
 from app.catalogue.load import Catalogue
-from app.delivery import LEAST_FREE_BYTES
 from app.storage.base import Storage
 
 
-def ops_router(catalogue: Catalogue, storage: Storage, providers: Mapping[str, str], version: str) -> APIRouter:
+def ops_router(
+    catalogue: Catalogue,
+    storage: Storage,
+    providers: Mapping[str, str],
+    breakers: Breakers,
+    database: str,
+    problems_of_gateway: Callable[[], list[str]],
+    version: str,
+) -> APIRouter:
     """Health endpoints; no key needed, nothing secret said."""
     router = APIRouter()
+    offers = [f"{offer.provider}/{offer.endpoint}" for model in catalogue for offer in model.offers]
 
     async def healthz() -> dict[str, Any]:
         return {"status": "ok", "version": version}
 
     async def readyz() -> JSONResponse:
-        free = storage.free_bytes()
-        problems = []
-        if free is not None and free < LEAST_FREE_BYTES:
+        """503 when no work can be taken: it is stopping, has no room, or no account at any provider is usable. An offer
+        that merely fails at the moment is reported, and tried again by itself."""
+        out = {name: view for name, view in breakers.states().items() if view.state != "closed"}
+        problems = problems_of_gateway()
+        if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
+        locked = [name for name, view in out.items() if view.locked]
+        ready = not problems and not (offers and all(offer in locked for offer in offers))
         body = {
-            "status": "ready" if not problems else "not ready",
-            "problems": problems,
+            "status": "not ready" if not ready else "degraded" if out else "ready",
+            "problems": problems + [f"{name} is locked: {out[name].why}" for name in locked],
             "models": len(catalogue),
             "providers": dict(providers),
+            "offers": {name: {"state": view.state, "reason": view.why} for name, view in out.items()},
+            "database": database,
         }
-        return JSONResponse(body, 200 if not problems else 503)
+        return JSONResponse(body, 200 if ready else 503)
 
     router.add_api_route("/healthz", healthz, methods=["GET"])
     router.add_api_route("/readyz", readyz, methods=["GET"])

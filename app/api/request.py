@@ -21,7 +21,7 @@ from app.catalogue.schema import Mode
 from app.config import Limits
 from app.errors import InvalidBody, InvalidType, MissingParameter, UnsupportedContentType, UnsupportedParameter
 from app.params.values import check_text, kind, shown
-from app.types import Caller, EditRequest, Given, ResponseFormat
+from app.types import Caller, EditRequest, Given, ResponseFormat, Terms
 
 # Values take up to 25 times their JSON's bytes in memory, strings do not: pictures fit, 32 MB of `[],[],…` do not.
 # Commas and brackets are counted wherever they stand; base64 has none, and the longest prompt cannot have so many.
@@ -54,6 +54,7 @@ class RequestReader:
         body: Body,
         mode: Mode,
         caller: Caller,
+        terms: Terms,
         check: Callable[[EditRequest], None],
         deployment: str | None = None,
     ) -> EditRequest:
@@ -76,6 +77,7 @@ class RequestReader:
             strict=self._strict or caller.strict,
             response_format=caller.response_format or self._response_format,
             base_url=self._public_url or str(request.base_url).rstrip("/"),
+            terms=terms,
         )
         check(asked)
         pictures = {

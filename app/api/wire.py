@@ -24,6 +24,8 @@ _USAGE = {
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
 }
 
+REPLAYED = {"idempotency-replayed": "true"}  # this answer is that of an earlier request
+
 
 class Pieces(Response):
     """A JSON answer sent in pieces, so that no copy of it as a whole is ever made."""
@@ -42,7 +44,7 @@ class Pieces(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def answer(outcome: Outcome) -> Pieces:
+def answer(outcome: Outcome, *, repeated: bool = False) -> Pieces:
     """The answer to an edit, as the README shows it."""
     first = outcome.artefacts[0]
     head: dict[str, Any] = {"id": outcome.receipt.request_id, "created": outcome.created}
@@ -54,7 +56,7 @@ def answer(outcome: Outcome) -> Pieces:
     for position, artefact in enumerate(outcome.artefacts):
         pieces.extend(_picture(artefact, b"," if position else b""))
     pieces.append(b'],"metadata":' + _dumps(metadata(outcome)) + b"}")
-    return Pieces(_merged(pieces), headers(outcome))
+    return Pieces(_merged(pieces), headers(outcome) | (REPLAYED if repeated else {}))
 
 
 def headers(outcome: Outcome) -> dict[str, str]:
@@ -76,7 +78,7 @@ def metadata(outcome: Outcome) -> dict[str, Any]:
         "executed_model": f"{receipt.provider}/{receipt.endpoint}",
         "provider": receipt.provider,
         "provider_name": outcome.provider_label,
-        "cost": _number(receipt.cost),
+        "cost": number(receipt.cost),
         "cost_currency": receipt.currency,
     }
     if outcome.seeds:
@@ -107,9 +109,9 @@ def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
     component = {
         "type": "output",
         "metric": quote.metric,
-        "quantity": _number(quote.quantity),
-        "billable_quantity": _number(quote.billable),
-        "unit_price": _number(quote.unit_price),
+        "quantity": number(quote.quantity),
+        "billable_quantity": number(quote.billable),
+        "unit_price": number(quote.unit_price),
         "total_cost": None if quote.total is None else pricing.micros(quote.total),
     }
     return {
@@ -204,7 +206,8 @@ def _shown(value: Any, inputs: Sequence[InputStep]) -> Any:
     return value
 
 
-def _number(value: Decimal | None) -> int | float | None:
+def number(value: Decimal | None) -> int | float | None:
+    """A decimal as JSON has numbers."""
     if value is None:
         return None
     return int(value) if value == value.to_integral_value() else float(value)

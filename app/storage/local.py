@@ -46,9 +46,16 @@ class LocalStorage:
     """A `Storage` on a local disk. Several processes may share the directory."""
 
     def __init__(
-        self, root: Path, secrets: Sequence[bytes], clock: Callable[[], float], skew_seconds: float = 60
+        self,
+        root: Path,
+        secrets: Sequence[bytes],
+        clock: Callable[[], float],
+        skew_seconds: float = 60,
+        *,
+        reserve_bytes: int = 0,
     ) -> None:
-        """The first secret signs, each verifies: to change it, put a new one before the old."""
+        """The first secret signs, each verifies: to change it, put a new one before the old. `reserve_bytes` of the
+        disk are not to be used, on a small disk 5 % of it: others need room, too, the journal first of all."""
         if not secrets or any(len(secret) < MIN_SECRET_BYTES for secret in secrets):
             raise ValueError(f"storage needs one secret or more, each of {MIN_SECRET_BYTES} bytes at least")
         self._root = root
@@ -56,6 +63,7 @@ class LocalStorage:
         self._secrets = tuple(secrets)
         self._clock = clock
         self._skew = skew_seconds
+        self._reserve = reserve_bytes
         self._tmp.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def put(
@@ -194,7 +202,8 @@ class LocalStorage:
 
     def free_bytes(self) -> int:
         """How much can still be put."""
-        return shutil.disk_usage(self._root).free
+        disk = shutil.disk_usage(self._root)
+        return max(0, disk.free - min(self._reserve, disk.total // 20))
 
 
 def load_or_create_secret(path: Path) -> bytes:

@@ -1,12 +1,13 @@
 """A fal.ai stand-in that speaks fal's wire protocol and really edits pictures.
 
 It is the upstream of `make demo` and of whoever has no FAL_KEY, and the upstream the tests use: the sandbox a user
-tries is the sandbox the gateway is tested against. One port stands for fal's four hosts:
+tries is the sandbox the gateway is tested against. One port stands for fal's five hosts:
 
     /queue/...  queue.fal.run     submit, status, result, cancel
     /run/...    fal.run           the synchronous call
     /rest/...   rest.fal.ai       upload tickets and tokens
     /cdn/...    v3.fal.media      files
+    /api/...    api.fal.ai        the list of requests
     /sandbox/...                  ours: books, faults, reset, health (never part of fal)
 
 A request whose Host header is one of fal's own names is served without the prefix, so an unmodified client behind a
@@ -64,6 +65,7 @@ class FalSandbox:
             "queue_url": f"{base}/queue",
             "run_url": f"{base}/run",
             "rest_url": f"{base}/rest",
+            "api_url": f"{base}/api",
             "media_origins": f"{parts.scheme}://{parts.netloc}",
         }
 

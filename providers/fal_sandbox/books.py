@@ -26,6 +26,8 @@ class Totals:
     billed: int = 0
     """Jobs with billable units."""
     billed_units: float = 0.0
+    billed_uncollected: int = 0
+    """Jobs with billable units whose result nobody has got yet: paid for nothing, if it stays so."""
 
 
 @dataclass(slots=True)
@@ -58,8 +60,13 @@ class Books:
         if job.billed_units:
             self.totals.billed += 1
             self.totals.billed_units += job.billed_units
+            self.totals.billed_uncollected += 1
 
-    def collected(self, job: Job) -> None:
+    def collected(self, job: Job, now: float) -> None:
+        """The result is on its way to a client. `now` in epoch seconds."""
+        if not job.collected:
+            job.first_collected_at = now
+            self.totals.billed_uncollected -= job.billed_units > 0
         job.collected += 1
         self.totals.collected += 1
 
@@ -89,6 +96,7 @@ def entry(job: Job) -> dict[str, Any]:
         "cancel_requested": job.cancelled,
         "cancelled": was_cancelled(job),
         "collected": job.collected,
+        "first_collected": job.first_collected_at,
         "status_code": job.outcome.reply.status if job.outcome else None,
         "images": job.outcome.images if job.outcome else 0,
         "billable_units": job.billed_units,

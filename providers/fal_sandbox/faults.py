@@ -29,6 +29,7 @@ class Point(StrEnum):
     PUT = "put"
     """The bytes of an upload, by ticket or by token."""
     CDN = "cdn"
+    LIST = "list"
 
 
 EVERYWHERE = frozenset(Point)
@@ -62,10 +63,12 @@ class Fault(StrEnum):
     DROP_BEFORE = "drop_before"
     DROP_AFTER = "drop_after"
     TRUNCATE = "truncate"
+    HANG = "hang"
     DRIP = "drip"
     HUGE = "huge"
 
     GARBAGE_JSON = "garbage_json"
+    STATUS_WORD = "status_word"
     WRONG_CONTENT_TYPE = "wrong_content_type"
     FOREIGN_URLS = "foreign_urls"
     BAD_REQUEST_ID = "bad_request_id"
@@ -80,6 +83,9 @@ class Fault(StrEnum):
     CANCEL_TOO_LATE = "cancel_too_late"
     CANCEL_IGNORED = "cancel_ignored"
 
+    LIST_LAG = "list_lag"
+    LIST_NO_PAYLOADS = "list_no_payloads"
+
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
@@ -92,6 +98,7 @@ class Behaviour:
 
 _SUBMIT = frozenset({Point.SUBMIT})
 _CANCEL = frozenset({Point.CANCEL})
+_LIST = frozenset({Point.LIST})
 _MEBIBYTE = 1024 * 1024
 
 FAULTS: Mapping[Fault, Behaviour] = MappingProxyType(
@@ -139,6 +146,9 @@ FAULTS: Mapping[Fault, Behaviour] = MappingProxyType(
             "Does everything (the job is accepted, the file stored), then closes without a byte of answer."
         ),
         Fault.TRUNCATE: Behaviour("The right headers, half of the body, then the connection closes.", {}, WHOLE),
+        Fault.HANG: Behaviour(
+            "Takes the call and never answers. Nothing is done, unless `late`: then everything is.", {"late": False}
+        ),
         Fault.DRIP: Behaviour("The right answer at `bytes_per_second`.", {"bytes_per_second": 100}, WHOLE),
         Fault.HUGE: Behaviour(
             "A well-formed answer blown up to `bytes` bytes; with `chunked` without Content-Length.",
@@ -146,6 +156,7 @@ FAULTS: Mapping[Fault, Behaviour] = MappingProxyType(
             WHOLE,
         ),
         Fault.GARBAGE_JSON: Behaviour("200, application/json, and a body that is not JSON."),
+        Fault.STATUS_WORD: Behaviour("The status's word is `word`.", {"word": "PAUSED"}, frozenset({Point.STATUS})),
         Fault.WRONG_CONTENT_TYPE: Behaviour("The right answer labelled `content_type`.", {"content_type": "text/html"}),
         Fault.FOREIGN_URLS: Behaviour(
             "status_url, response_url and cancel_url point to `origin`.",
@@ -175,8 +186,14 @@ FAULTS: Mapping[Fault, Behaviour] = MappingProxyType(
         Fault.CANCEL_IGNORED: Behaviour(
             "202 CANCELLATION_REQUESTED, but the job runs on, completes and is billed.", {}, _CANCEL
         ),
+        Fault.LIST_LAG: Behaviour("Jobs of the last `seconds` are not listed yet.", {"seconds": 3600.0}, _LIST),
+        Fault.LIST_NO_PAYLOADS: Behaviour("Jobs are listed without their payloads.", {}, _LIST),
     }
 )
+
+
+LOST_ON_THE_WAY = frozenset({Fault.DROP_AFTER, Fault.HANG, Fault.TRUNCATE, Fault.GARBAGE_JSON})
+"""The answer was made and does not arrive: what it carries is not in the client's hands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +247,8 @@ class Rule:
     """One line of a script. Passes the first `after` calls that it matches, then strikes `times` of them (None: for
     ever).
 
-    `chance` (0 to 1) lets a live rule pass a call by the throw of a die with a fixed seed, so a flaky upstream repeats.
+    `chance` (0 to 1) lets a live rule pass a call by the throw of a die, seeded by the rule's place in the script, so a
+    flaky upstream repeats.
     """
 
     point: Point | None
@@ -296,7 +314,10 @@ class Script:
 
     def add(self, lines: Iterable[Any]) -> None:
         """Append rules, all or none. Raises UnknownFault."""
-        self._rules += [rule_from(line) for line in lines]
+        rules = [rule_from(line) for line in lines]
+        for place, rule in enumerate(rules, len(self._rules)):
+            rule.dice = random.Random(place)  # noqa: S311  with the same dice all flaky rules would strike together
+        self._rules += rules
 
     def clear(self) -> None:
         self._rules.clear()

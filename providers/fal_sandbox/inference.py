@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from .books import Books
-from .faults import Fault, Point, Strike
+from .faults import LOST_ON_THE_WAY, Fault, Point, Strike
 from .files import FileStore, StoredFile
 from .hosts import BodyTooLarge, body_of, kept_headers, origins, refusal, say
 from .inputs import summarise
@@ -143,8 +143,8 @@ class Inference:
         if stored is None or job.struck(Fault.LOSE_RESULT):
             return say(_NO_REQUEST, job.request_id)
         reply = job.outcome.reply
-        if reply.status < 400:
-            self._books.collected(job)
+        if reply.status < 400 and not any(struck.fault in LOST_ON_THE_WAY for struck in strikes):
+            self._books.collected(job, self._clock())
         return say(replace(reply, content=stored.data), job.request_id)
 
     async def _cancel(self, request: Request, job: Job, strikes: tuple[Strike, ...]) -> Response:
@@ -178,8 +178,8 @@ class Inference:
             return say(infra_error("internal_error"))
         reply = job.outcome.reply
         job.outcome = replace(job.outcome, reply=replace(reply, content=b""))
-        if reply.status < 400:
-            self._books.collected(job)
+        if reply.status < 400 and not any(struck.fault in LOST_ON_THE_WAY for struck in strikes):
+            self._books.collected(job, self._clock())
         return say(reply, job.request_id)
 
     # --- both

@@ -72,6 +72,9 @@ def read_url(url: str, loc: Loc, cdn: str, stored: Callable[[str], bytes | None]
     return data
 
 
+_SUMMARY = {"sha256", "bytes", "mime", "width", "height"}
+
+
 def summarise(value: Any) -> Any:
     """A payload for the books: each data URI becomes {sha256, bytes, mime, width, height}; all else stays as it is."""
     if isinstance(value, dict):
@@ -96,6 +99,18 @@ def summarise(value: Any) -> Any:
         "width": width,
         "height": height,
     }
+
+
+def listed(summary: Any) -> Any:
+    """A payload as fal's list of requests shows it, from its summary: a short data URI stands for each picture, whose
+    bytes are not kept."""
+    if isinstance(summary, list):
+        return [listed(inner) for inner in summary]
+    if not isinstance(summary, dict):
+        return summary
+    if set(summary) == _SUMMARY:
+        return f"data:{summary['mime']};sha256,{summary['sha256']}"
+    return {key: listed(inner) for key, inner in summary.items()}
 
 
 def _data_uri(url: str) -> bytes | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from .faults import JOB, Fault, Point, Script, Strike, UnknownFault, parse
 from .hosts import say
 from .replies import Reply, as_json, infra_error, locked, model_error_of, nginx, no_user, plain
-from .wire import Dropped, Truncated, dripping, padded, response
+from .wire import Dropped, Hung, Truncated, dripping, padded, response
 
 Handler = Callable[[tuple[Strike, ...]], Awaitable[Response]]
 """Answers the call rightly, but for the faults that are its own: those of jobs, pictures, ids and cancellation."""
@@ -34,6 +35,8 @@ class Interference:
                 await asyncio.sleep(float(struck["seconds"]))
             elif struck.fault is Fault.DROP_BEFORE:
                 return Dropped()
+            elif struck.fault is Fault.HANG and not struck["late"]:
+                return Hung()
             elif (reply := _instead(struck, point)) is not None:
                 # what fal itself answers carries its request id; the ingress and the CDN know none
                 nameless = struck.fault is Fault.UNAVAILABLE_NGINX or point in (Point.PUT, Point.CDN)
@@ -78,6 +81,10 @@ def _bent(answer: Response, struck: Strike) -> Response:
     match struck.fault:
         case Fault.DROP_AFTER:
             return Dropped()
+        case Fault.HANG:
+            return Hung()
+        case Fault.STATUS_WORD:
+            return _changed(answer, {"status": struck["word"]}) if answer.status_code < 400 else answer
         case Fault.GARBAGE_JSON:
             return Response(b'{"status": "COMPLETED", "images": [{"url": "htt', 200, media_type="application/json")
         case Fault.WRONG_CONTENT_TYPE | Fault.LIE_CONTENT_TYPE if _is_about_the_answer(answer, struck):
@@ -104,14 +111,16 @@ def _is_about_the_answer(answer: Response, struck: Strike) -> bool:
 
 
 def _relabelled(answer: Response, struck: Strike) -> Response:
-    body = json.loads(bytes(answer.body))
     if struck.fault is Fault.BAD_REQUEST_ID:
-        body["request_id"] = struck["request_id"]
-    else:
-        for name in ("response_url", "status_url", "cancel_url"):
-            if name in body:
-                body[name] = (
-                    f"{struck['origin']}/{body[name].partition('://')[2].partition('/')[2].removeprefix('queue/')}"
-                )
+        return _changed(answer, {"request_id": struck["request_id"]})
+    body = json.loads(bytes(answer.body))
+    urls = {name: str(body[name]) for name in ("response_url", "status_url", "cancel_url") if name in body}
+    paths = {name: url.partition("://")[2].partition("/")[2].removeprefix("queue/") for name, url in urls.items()}
+    return _changed(answer, {name: f"{struck['origin']}/{path}" for name, path in paths.items()})
+
+
+def _changed(answer: Response, fields: Mapping[str, Any]) -> Response:
+    """The same answer, some fields of its body overwritten."""
+    body = {**json.loads(bytes(answer.body)), **fields}
     headers = {k: v for k, v in answer.headers.items() if k not in ("content-length", "content-type")}
     return response(as_json(body, answer.status_code, headers))

@@ -72,6 +72,7 @@ class Job:
     cancelled: bool = False
     outcome: Outcome | None = None
     collected: int = 0
+    first_collected_at: float | None = None
     ready: bool = False
     """May start as soon as there is a slot."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)

@@ -20,6 +20,7 @@ from .files import FileStore
 from .hosts import EVERY_METHOD
 from .inference import Inference
 from .interference import Interference
+from .listing import Listing
 from .model import Model
 from .options import Options
 from .queue import Queue
@@ -57,6 +58,7 @@ def create_app(
         max_jobs=options.max_jobs,
     )
     inference.attach(queue)
+    listing = Listing(queue, interference, now)
 
     async def reset() -> None:
         await queue.close()
@@ -81,6 +83,7 @@ def create_app(
             Route("/run/{path:path}", inference.run_host, methods=EVERY_METHOD),
             Route("/rest/storage/upload/initiate", storage.initiate, methods=["POST"]),
             Route("/rest/storage/auth/token", storage.token, methods=["POST"]),
+            Route("/api/v1/models/requests/by-endpoint", listing.by_endpoint, methods=["GET"]),
             Route("/cdn/upload/{secret}", storage.put, methods=["PUT"]),
             Route("/cdn/files/upload", storage.upload, methods=["POST"]),
             Route("/cdn/files/{path:path}", storage.download, methods=["GET"]),

@@ -28,6 +28,7 @@ FAL_HOSTS: Mapping[str, str] = {
     "rest.alpha.fal.ai": "/rest",
     "v3.fal.media": "/cdn",
     "v3b.fal.media": "/cdn",
+    "api.fal.ai": "/api",
 }
 """fal's host names and the path prefix each one stands for here (PY fal-client 1.0.3, client.py constants)."""
 
@@ -76,6 +77,17 @@ class Dropped(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await scope[CLOSE]()
+
+
+class Hung(Response):
+    """The call was taken, and not a byte is answered until the client gives up."""
+
+    def __init__(self) -> None:
+        super().__init__(b"", 500)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class Truncated(Response):

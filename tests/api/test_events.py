@@ -24,6 +24,7 @@ from app.api.edits import edits_router
 from app.api.middleware import RequestContext
 from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
+from app.budgets import Memory
 from app.config import Config
 from app.main import build
 from app.media.download import Downloader
@@ -154,7 +155,7 @@ def nervous_gateway(sandbox: SandboxServer, folder: Path) -> Iterator[str]:
         public_url="",
     )
     app = FastAPI(lifespan=built.asgi.router.lifespan_context)
-    app.include_router(edits_router(built.gateway, reader, Authenticator(""), config.limits, keepalive_seconds=0.1))
+    app.include_router(edits_router(built.gateway, reader, Authenticator(""), config, Memory(0), keepalive_seconds=0.1))
     errors.install(app)
     app.add_middleware(RequestContext, new_id=lambda: "req_0")
     listener = listen("127.0.0.1", 0)

@@ -91,6 +91,11 @@ class FalCalls:
     def cancel(self, job: dict[str, Any], headers: dict[str, str] | None = None) -> httpx2.Response:
         return self.http.put(job["cancel_url"], headers={**self.key, **(headers or {})})
 
+    def listing(self, **params: str) -> httpx2.Response:
+        """Requests to EDIT, or to the `endpoint_id` that is given."""
+        url = f"{self.sandbox.url}/api/v1/models/requests/by-endpoint"
+        return self.http.get(url, headers=self.key, params={"endpoint_id": EDIT, **params})
+
     def wait(self, job: dict[str, Any], state: str = "COMPLETED") -> httpx2.Response:
         """Poll until the job is in `state`; returns that status answer."""
         limit = time.monotonic() + 8

@@ -22,7 +22,16 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from providers.base import Fault, ProviderCall, ProviderError, ProviderResult, ResultImage, Setting, Ticket
+from providers.base import (
+    Fault,
+    ProviderCall,
+    ProviderError,
+    ProviderResult,
+    ResultImage,
+    Setting,
+    Ticket,
+    payload_mark,
+)
 
 Outcome = Any | BaseException | Callable[[], Awaitable[Any]]
 
@@ -95,6 +104,7 @@ class Turn:
     collect: Outcome = field(default_factory=made)
     cancel: Outcome = True
     at_once: bool = False  # the ticket already holds the result, as with a provider without jobs
+    lose_reply: bool = False  # the job is made, its ticket never arrives
 
 
 class FakeProvider:
@@ -124,15 +134,36 @@ class FakeProvider:
         job = f"job-{number}"
         self._jobs[job] = turn
         self.made.append(job)
+        if turn.lose_reply:
+            raise ProviderError(Fault.UNAVAILABLE, "the reply was lost", accepted=None)
         return Ticket(self.name, job, {}, await _play(turn.collect) if turn.at_once else None)
 
     async def collect(self, ticket: Ticket, deadline: float) -> ProviderResult:
         self.collecting.append(ticket.job)
         self.deadlines.append(deadline)
-        result: ProviderResult = await _play(self._jobs[ticket.job].collect)
+        result: ProviderResult = await _play(self._jobs.get(ticket.job, self._otherwise).collect)
         self.collected.append(ticket.job)
         return result
 
     async def cancel(self, ticket: Ticket) -> bool:
         self.cancelled.append(ticket.job)
         return bool(await _play(self._jobs[ticket.job].cancel))
+
+
+class ListingProvider(FakeProvider):
+    """A FakeProvider that can list its jobs. `listing`: an outcome that comes before the true answer of `find`, for
+    lists that fail: `provider.listing = refusal(Fault.UNAVAILABLE)`."""
+
+    def __init__(self, *turns: Turn, otherwise: Turn | None = None) -> None:
+        super().__init__(*turns, otherwise=otherwise)
+        self.listing: Outcome = None
+        self.looked_for: list[tuple[str, str, float, float, frozenset[str]]] = []
+
+    async def find(self, endpoint: str, mark: str, since: float, until: float, known: frozenset[str]) -> Ticket | None:
+        self.looked_for.append((endpoint, mark, since, until, known))
+        await _play(self.listing)
+        for job in self.made:
+            call = self.submitted[int(job.removeprefix("job-")) - 1]
+            if (call.endpoint, payload_mark(call.payload)) == (endpoint, mark) and job not in known:
+                return Ticket(self.name, job)
+        return None

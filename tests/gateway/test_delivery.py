@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ class Full(LocalStorage):
     """A disk without room."""
 
     def free_bytes(self) -> int:
-        return 1000
+        return 0
 
 
 def delivered(
@@ -74,6 +75,7 @@ def delivered(
         results or Results(),
         clock,
         lambda: 1000.0,
+        Random(1),
     )
     made = image or ResultImage(URL, mime="image/jpeg", width=1, height=1)  # claims that are wrong
     try:
@@ -150,7 +152,7 @@ def test_what_is_no_picture_is_a_bad_response(tmp_path: Path, body: bytes) -> No
 def test_without_room_nothing_is_bought_that_would_have_to_be_kept(tmp_path: Path) -> None:
     nothing: Any = None
     storage = Full(tmp_path, [b"s" * 32], lambda: 0.0)
-    deliverer = Deliverer(nothing, nothing, storage, Limits(), Results(), FakeClock(), lambda: 0.0)
+    deliverer = Deliverer(nothing, nothing, storage, Limits(), Results(), FakeClock(), lambda: 0.0, Random(1))
     with pytest.raises(Overloaded) as caught:
         deliverer.check_room(Delivery(response_format="url"))
     assert caught.value.retry_after == 60

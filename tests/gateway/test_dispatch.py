@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from app.admission import Admission
+from app.breaker import Breakers
 from app.catalogue.schema import Offer
-from app.dispatch import SUBMIT_TRIES, Dispatcher, Done
-from app.errors import FAULTS
+from app.collecting import Order
+from app.dispatch import LATER_SHARE, SUBMIT_TRIES, Dispatcher, Done
+from app.errors import Cancelled, InternalError, ProviderMisconfigured, ProviderOut
+from app.faults import FAULTS
+from app.jobs import Job, Journal
 from app.media.blob import MemoryBlob
-from app.types import Attempt, Call, Delivery, Plan, Slot
-from providers.base import Clock, Fault, Media, ProviderResult
+from app.runs import Stop
+from app.types import Attempt, Call, Caller, Delivery, Plan, Quote, Slot, Terms
+from providers.base import Clock, Fault, Media, ProviderError, ProviderResult, Ticket
 from tests.fakes.clock import FakeClock, RealClock
-from tests.fakes.provider import FakeProvider, Turn, after, hang, made, refusal, when
+from tests.fakes.journal import journal_in
+from tests.fakes.provider import FakeProvider, Turn, hang, made, refusal, when
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +35,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def keep(call: Call, result: ProviderResult) -> ProviderResult:
+@pytest.fixture(autouse=True)
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    """Each test's own, in a real file; `Run` finds it here."""
+    async with journal_in(tmp_path, RealClock()) as journal:
+        Run.journal = journal
+        yield journal
+
+
+async def keep(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> ProviderResult:
     return result
 
 
@@ -42,6 +56,8 @@ def plan_of(*payloads: dict[str, Any]) -> Plan:
 class Run:
     """A dispatcher at work on `count` calls."""
 
+    journal: Journal
+
     def __init__(
         self,
         provider: FakeProvider,
@@ -49,31 +65,56 @@ class Run:
         *,
         clock: Clock | None = None,
         seconds: float = 60.0,
-        finish: Callable[[Call, ProviderResult], Awaitable[Any]] = keep,
+        finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[Any]] = keep,
         plan: Plan | None = None,
         pictures: tuple[Media, ...] = (),
+        seed: int = 1,
     ) -> None:
         self.clock = clock or FakeClock()
-        self.dispatcher = Dispatcher(self.clock, Random(1))
+        self.breakers = Breakers(self.clock)
+        admission = Admission(self.clock, jobs=0, jobs_per_key=0, queue=0)
+        self.dispatcher = Dispatcher(self.clock, Random(seed), self.journal, admission, self.breakers)
         self.deadline = self.clock.monotonic() + seconds
         self.done: list[Done[Any]] = []
         self.attempts: list[Attempt] = []
-        self.calls = self.dispatcher.run(
-            plan or plan_of(*({"seed": index} for index in range(count))),
-            provider,
-            pictures,
-            finish,
+        self.unsettled: list[tuple[str | None, bool]] = []  # upstream's id, and whether it is being cancelled
+        self.stop = Stop()
+        self.order = Order(
             request_id="req_1",
+            key_id="key",
+            plan=plan or plan_of(*({"seed": index} for index in range(count))),
+            provider=provider,
+            pictures=pictures,
             deadline=self.deadline,
             keep_results_seconds=600,
+            stop=self.stop,
             attempts=self.attempts,
+            finish=finish,
+            unsettled=self._unsettled,
         )
+        self.calls = self.dispatcher.run(self.order)
+
+    def _unsettled(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+        self.unsettled.append((ticket.job if ticket else None, cancelling))
 
     async def to_the_end(self) -> list[Done[Any]]:
+        await self.open()
         async with aclosing(self.calls) as calls:
             async for one in calls:
                 self.done.append(one)
         return self.done
+
+    async def open(self) -> None:
+        """The request's page: jobs belong to one."""
+        quote = Quote("image", None, None, None, None)
+        caller = Caller("key", "name")
+        await self.journal.open(
+            "req_1", caller, Terms(), "content", self.order.plan, quote, seconds=60, keep_seconds=60
+        )
+
+    async def states(self) -> list[str]:
+        """Of all jobs, in the order of their calls and tries."""
+        return [job.state for job in await self.journal.store.jobs_of("req_1")]
 
 
 async def soon(true: Callable[[], bool]) -> None:
@@ -105,7 +146,7 @@ class TestRunning:
         run = Run(provider)
         (one,) = await run.to_the_end()
         assert one.error is None
-        assert one.result is one.finished
+        assert isinstance(one.finished, ProviderResult)
         assert [(a.provider, a.endpoint, a.job, a.fault) for a in run.attempts] == [
             ("fake", "fake/edit", None, "unavailable"),
             ("fake", "fake/edit", "job-2", None),
@@ -120,7 +161,7 @@ class TestRunning:
     async def test_a_provider_without_jobs_answers_at_submit(self) -> None:
         provider = FakeProvider(Turn(at_once=True))
         (one,) = await Run(provider).to_the_end()
-        assert one.result is not None
+        assert one.finished is not None
         assert provider.collecting == []
 
     async def test_the_adapter_learns_endpoint_request_lifetime_and_deadline(self) -> None:
@@ -184,16 +225,18 @@ class TestSubmittingAgain:
         provider = FakeProvider(Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=7.0)))
         (one,) = await Run(provider, clock=clock).to_the_end()
         assert one.error is None
-        assert clock.sleeps == [7.0]
+        assert 7.0 <= clock.sleeps[0] <= 7.0 * (1 + LATER_SHARE)
+        assert len(clock.sleeps) == 1
 
     async def test_without_retry_after_the_pause_is_a_jittered_back_off(self) -> None:
-        def pauses(fault: Fault) -> list[float]:
-            return [Dispatcher(FakeClock(), Random(s))._pause(refusal(fault), 2) for s in range(200)]
-
-        for fault, most in ((Fault.UNAVAILABLE, 0.8), (Fault.RATE_LIMITED, 4.0)):
-            found = pauses(fault)
-            assert 0 <= min(found) < most * 0.1
-            assert most * 0.9 < max(found) <= most
+        for fault, most in ((Fault.UNAVAILABLE, 0.4), (Fault.RATE_LIMITED, 2.0)):
+            clock = FakeClock()
+            for seed in range(100):
+                turn = Turn(submit=refusal(fault, accepted=False))
+                await Run(FakeProvider(turn), clock=clock, seed=seed).to_the_end()
+            assert len(clock.sleeps) == 100
+            assert 0 <= min(clock.sleeps) < most * 0.1
+            assert most * 0.9 < max(clock.sleeps) <= most
 
     async def test_never_past_the_deadline(self) -> None:
         clock = FakeClock()
@@ -212,19 +255,86 @@ class TestSubmittingAgain:
         assert provider.submitted == []
 
 
-class TestLeaving:
-    async def test_leaving_early_cancels_the_jobs_upstream(self) -> None:
+class TestStopping:
+    async def test_a_stopped_run_cancels_its_jobs_upstream(self) -> None:
         provider = FakeProvider(Turn(), otherwise=Turn(collect=hang))
         run = Run(provider, 3)
-        async with aclosing(run.calls) as calls:
-            async for one in calls:
-                assert one.call.first == 0
-                await soon(lambda: len(provider.collecting) == 3)
-                break
-        await run.dispatcher.settle()
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: len(provider.collecting) == 3)
+        run.stop.set()
+        done = await running
         assert sorted(provider.cancelled) == ["job-2", "job-3"]
+        assert sorted(run.unsettled) == [("job-2", True), ("job-3", True)]
+        assert [isinstance(one.error, Cancelled) for one in sorted(done, key=lambda one: one.call.first)] == [
+            False,
+            True,
+            True,
+        ]
+        assert (await run.states())[1:] == ["cancelling", "cancelling"]
 
-    async def test_a_cancelled_request_cancels_its_jobs(self) -> None:
+    async def test_what_is_done_already_is_collected_all_the_same(self) -> None:
+        outcomes = iter([hang(), after_all()])
+        provider = FakeProvider(Turn(collect=lambda: next(outcomes), cancel=False))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.collecting))
+        run.stop.set()
+        (one,) = await running
+        assert one.error is None, "paid pictures are never thrown away"
+        assert run.unsettled == []
+
+    async def test_a_submit_under_way_is_not_cut_and_its_job_is_cancelled_once_it_has_a_ticket(self) -> None:
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(submit=when(gate, None), collect=hang))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.submitted))
+        run.stop.set()
+        await asyncio.sleep(0.01)
+        assert provider.cancelled == []
+        gate.set()
+        await running
+        assert provider.made == provider.cancelled == ["job-1"]
+
+    async def test_nothing_is_submitted_any_more(self) -> None:
+        provider = FakeProvider()
+        run = Run(provider)
+        run.stop.set()
+        (one,) = await run.to_the_end()
+        assert isinstance(one.error, Cancelled)
+        assert provider.submitted == []
+        assert await run.states() == []
+
+    async def test_not_even_after_a_pause(self) -> None:
+        provider = FakeProvider(otherwise=Turn(submit=refusal(Fault.UNAVAILABLE, accepted=False)))
+        run = Run(provider, clock=RealClock())
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.submitted))
+        run.stop.set()
+        (one,) = await running
+        assert one.error is not None
+        assert len(provider.submitted) == 1
+
+    @pytest.mark.parametrize("outcome", [True, refusal(Fault.TIMEOUT), KeyError("defect")])
+    async def test_however_the_cancelling_goes_it_is_followed_up(self, outcome: Any) -> None:
+        provider = FakeProvider(Turn(collect=hang, cancel=outcome))
+        run = Run(provider)
+        running = asyncio.create_task(run.to_the_end())
+        await soon(lambda: bool(provider.collecting))
+        run.stop.set()
+        await running
+        assert provider.cancelled == ["job-1"]
+        assert run.unsettled == [("job-1", True)]
+
+
+async def after_all() -> Any:
+    return made()
+
+
+class TestAbandoning:
+    """What the end of the process looks like: upstream it goes on, the journal knows of it."""
+
+    async def test_jobs_are_left_alone(self) -> None:
         provider = FakeProvider(otherwise=Turn(collect=hang))
         run = Run(provider, 2)
         running = asyncio.create_task(run.to_the_end())
@@ -233,9 +343,10 @@ class TestLeaving:
         with pytest.raises(asyncio.CancelledError):
             await running
         await run.dispatcher.settle()
-        assert sorted(provider.cancelled) == ["job-1", "job-2"]
+        assert provider.cancelled == []
+        assert await run.states() == ["submitted", "submitted"]
 
-    async def test_a_submit_under_way_is_not_cut_and_its_job_is_cancelled_once_it_has_a_ticket(self) -> None:
+    async def test_a_submit_under_way_still_gets_its_ticket_into_the_journal(self) -> None:
         gate = asyncio.Event()
         provider = FakeProvider(Turn(submit=when(gate, None)))
         run = Run(provider)
@@ -244,63 +355,10 @@ class TestLeaving:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert provider.cancelled == []
+        assert await run.states() == ["intent"]
         gate.set()
         await run.dispatcher.settle()
-        assert provider.made == provider.cancelled == ["job-1"]
-
-    async def test_an_abandoned_submit_that_fails_is_only_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        gate = asyncio.Event()
-        provider = FakeProvider(Turn(submit=when(gate, refusal())), Turn(submit=when(gate, KeyError("defect"))))
-        run = Run(provider, 2)
-        running = asyncio.create_task(run.to_the_end())
-        await soon(lambda: len(provider.submitted) == 2)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        gate.set()
-        with caplog.at_level(logging.INFO):
-            await run.dispatcher.settle()
-        assert provider.cancelled == []
-        assert len(caplog.records) == 2
-
-    async def test_a_job_that_was_done_at_submit_needs_no_cancelling(self) -> None:
-        gate = asyncio.Event()
-        provider = FakeProvider(Turn(at_once=True, collect=when(gate, made())))
-        run = Run(provider)
-        running = asyncio.create_task(run.to_the_end())
-        await soon(lambda: bool(provider.made))
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        gate.set()
-        await run.dispatcher.settle()
-        assert provider.cancelled == []
-
-    @pytest.mark.parametrize("outcome", [True, False, refusal(Fault.TIMEOUT), KeyError("defect")])
-    async def test_however_the_cancelling_goes_it_harms_nobody(self, outcome: Any) -> None:
-        provider = FakeProvider(Turn(collect=hang, cancel=outcome))
-        run = Run(provider)
-        running = asyncio.create_task(run.to_the_end())
-        await soon(lambda: bool(provider.collecting))
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        await run.dispatcher.settle()
-        assert provider.cancelled == ["job-1"]
-
-    async def test_settle_waits_for_the_cancelling(self) -> None:
-        provider = FakeProvider(Turn(collect=hang, cancel=after(0.05, True)))
-        run = Run(provider)
-        running = asyncio.create_task(run.to_the_end())
-        await soon(lambda: bool(provider.collecting))
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        began = time.monotonic()
-        await run.dispatcher.settle()
-        assert time.monotonic() - began >= 0.04
-        await run.dispatcher.settle()  # and has nothing left to wait for
+        assert await run.states() == ["submitted"]
 
     async def test_no_task_is_left(self) -> None:
         before = asyncio.all_tasks()
@@ -312,6 +370,7 @@ class TestLeaving:
             Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=30.0)),
         )
         run = Run(provider, 5, clock=RealClock())
+        await run.open()
         async with aclosing(run.calls) as calls:
             async for _ in calls:
                 await soon(lambda: len(provider.submitted) == 5)
@@ -319,10 +378,75 @@ class TestLeaving:
         abandoned = asyncio.all_tasks() - before
         assert len(abandoned) <= 4  # a submit that hangs and its watcher, two jobs that are being cancelled
         for task in abandoned:
-            if "submit" in str(task.get_coro()) and "cancel" not in str(task.get_coro()):
+            if "bound" in str(task.get_coro()):
                 task.cancel()  # stands for the adapter's own time limit
         await asyncio.wait(asyncio.all_tasks() - before, timeout=1)
         assert asyncio.all_tasks() == before
+
+
+class TestJournal:
+    async def test_an_intent_is_written_before_the_submit_and_the_ticket_before_the_wait(self) -> None:
+        seen: list[list[str]] = []
+
+        async def look() -> Any:
+            seen.append(await run.states())
+
+        async def look_and_make() -> Any:
+            seen.append(await run.states())
+            return made()
+
+        run = Run(FakeProvider(Turn(submit=look, collect=look_and_make)))
+        await run.to_the_end()
+        assert seen == [["intent"], ["submitted"]]
+
+    @pytest.mark.parametrize(
+        ("turn", "state"),
+        [
+            (Turn(submit=refusal(Fault.INVALID, accepted=False)), "failed"),
+            (Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None)), "ambiguous"),
+            (Turn(submit=KeyError("defect")), "ambiguous"),
+            (Turn(collect=refusal(Fault.REFUSED, accepted=True, charged=False)), "failed"),
+            (Turn(collect=refusal(Fault.UNAVAILABLE, accepted=True, charged=False, cancelled=True)), "cancelled"),
+            (Turn(collect=refusal(Fault.MALFORMED, accepted=True, lost=True)), "lost"),
+            (Turn(collect=refusal(Fault.TIMEOUT, accepted=True)), "cancelling"),
+        ],
+    )
+    async def test_every_end_is_entered(self, turn: Turn, state: str) -> None:
+        run = Run(FakeProvider(turn))
+        await run.to_the_end()
+        assert await run.states() == [state]
+        assert bool(run.unsettled) is (state in ("ambiguous", "lost", "cancelling"))
+
+    async def test_a_submit_whose_answer_is_lost_is_never_repeated(self) -> None:
+        provider = FakeProvider(otherwise=Turn(submit=refusal(Fault.TIMEOUT, accepted=None)))
+        (one,) = await Run(provider).to_the_end()
+        assert isinstance(one.error, ProviderError)
+        assert len(provider.submitted) == 1
+
+
+class TestHealth:
+    async def test_an_offer_that_is_out_is_not_asked(self) -> None:
+        provider = FakeProvider()
+        run = Run(provider)
+        for _ in range(5):
+            run.breakers.of("fake/fake/edit").failed(Fault.UNAVAILABLE, "broken")
+        (one,) = await run.to_the_end()
+        assert isinstance(one.error, ProviderOut)
+        assert one.error.retry_after
+        assert provider.submitted == []
+
+    async def test_a_locked_account_is_the_gateways_problem(self) -> None:
+        provider = FakeProvider(Turn(submit=refusal(Fault.UNAUTHORIZED, "locked", accepted=False)))
+        run = Run(provider)
+        await run.to_the_end()
+        [done] = [one async for one in run.dispatcher.run(run.order)]
+        assert isinstance(done.error, ProviderMisconfigured)
+        assert len(provider.submitted) == 1
+
+    async def test_a_deadline_that_was_too_short_is_no_fault_of_the_offer(self) -> None:
+        run = Run(FakeProvider(otherwise=Turn(collect=hang)), 6, clock=RealClock(), seconds=0.05)
+        await run.to_the_end()
+        assert run.breakers.states()["fake/fake/edit"].state == "closed"
 
 
 class TestTimeAndDefects:
@@ -371,27 +495,19 @@ class TestTimeAndDefects:
         await run.dispatcher.settle()
         assert provider.cancelled == ["job-1"]
 
-    async def test_a_defect_in_finish_surfaces_and_ends_the_other_calls(self) -> None:
-        async def broken(call: Call, result: ProviderResult) -> None:
-            raise KeyError("defect")
+    async def test_a_defect_leaves_the_other_calls_alone(self) -> None:
+        async def broken(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> None:
+            if call.first == 0:
+                raise KeyError("defect")
 
-        provider = FakeProvider(Turn(), Turn(collect=hang))
-        run = Run(provider, 2, finish=broken)
-        with pytest.raises(KeyError, match="defect"):
-            await run.to_the_end()
-        await run.dispatcher.settle()
-        assert provider.cancelled == ["job-2"]
-
-    async def test_a_defect_in_the_adapter_surfaces_and_its_job_is_cancelled(self) -> None:
-        provider = FakeProvider(Turn(collect=KeyError("defect")))
-        run = Run(provider)
-        with pytest.raises(KeyError, match="defect"):
-            await run.to_the_end()
-        await run.dispatcher.settle()
-        assert provider.cancelled == ["job-1"]
+        provider = FakeProvider(Turn(), Turn(collect=KeyError("defect")), Turn())
+        run = Run(provider, 3, finish=broken)
+        done = sorted(await run.to_the_end(), key=lambda one: one.call.first)
+        assert [isinstance(one.error, InternalError) for one in done] == [True, True, False]
+        assert run.unsettled == [("job-2", False)]
 
     async def test_a_finish_whose_own_work_was_cancelled_does_not_leave_the_caller_waiting(self) -> None:
-        async def cut(call: Call, result: ProviderResult) -> None:
+        async def cut(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> None:
             work = asyncio.ensure_future(asyncio.sleep(60))
             work.cancel()  # what a pool does that shuts down
             await work

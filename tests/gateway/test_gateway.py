@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -15,8 +15,7 @@ import pytest
 
 from app.catalogue.load import Catalogue, load_common, load_model
 from app.config import Limits, Results
-from app.delivery import Deliverer
-from app.dispatch import Dispatcher
+from app.delivery import Deliverer, Upstream
 from app.errors import (
     GatewayError,
     ModelNotFound,
@@ -25,17 +24,17 @@ from app.errors import (
     RateLimited,
     Refused,
     UnsupportedMode,
+    UpstreamAmbiguous,
 )
-from app.gateway import Gateway, Upstream
 from app.media.blob import MemoryBlob
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
-from app.receipts import Receipts
 from app.storage.local import LocalStorage
-from app.types import Artefact, Caller, EditRequest, Failure, Given, Outcome, Receipt
+from app.types import Artefact, Caller, EditRequest, Failure, Given, Outcome, Receipt, Terms
 from providers.base import Fault, Media
 from tests.fakes.clock import RealClock
+from tests.fakes.journal import NOW, Workshop, workshop
 from tests.fakes.provider import FakeProvider, Turn, after, hang, made, png, refusal
 
 MODEL = """
@@ -57,42 +56,34 @@ offers:
 
 
 @dataclass
-class Bench:
+class Bench(Workshop):
     """A gateway around a fake provider, and every receipt that it issued."""
 
-    gateway: Gateway
     provider: FakeProvider
     receipts: list[Receipt]
 
-    async def edit(self, **params: Any) -> Outcome:
-        return await self.gateway.edit(self.gateway.prepare(request(**params)))
+    async def edit(self, terms: Terms = Terms(), id: str = "req_1", **params: Any) -> Outcome:  # noqa: B008
+        async with self.gateway.attend(self.gateway.prepare(request(terms=terms, id=id, **params))) as attended:
+            return await attended.run.outcome()
 
 
 @asynccontextmanager
-async def bench(tmp_path: Path, *turns: Turn, **settings: Any) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path, *turns: Turn, otherwise: Turn | None = None, **settings: Any) -> AsyncIterator[Bench]:
     (tmp_path / "painter.yaml").write_text(MODEL)
-    provider = FakeProvider(*turns)
-    pool = MediaPool()
+    provider = settings.pop("provider", None) or FakeProvider(*turns, otherwise=otherwise)
     receipts: list[Receipt] = []
     clock = RealClock()
+    pool = MediaPool()
     async with Downloader(Guard()) as downloader:
-        storage = LocalStorage(tmp_path / "files", [b"s" * 32], lambda: 1_000_000.0)
-        deliverer = Deliverer(
-            downloader, pool, storage, Limits(), settings.pop("results", Results()), clock, lambda: 1_000_000.0
-        )
-        gateway = Gateway(
-            Catalogue([load_model(tmp_path / "painter.yaml", load_common())]),
-            {"fake": Upstream(provider, deliverer)},
-            Dispatcher(clock, Random(1)),
-            pool,
-            Receipts([broken_observer, receipts.append]),
-            clock,
-            request_seconds=settings.pop("request_seconds", 30.0),
-            keep_results_seconds=600,
-            now=lambda: 1_000_000.0,
-        )
-        yield Bench(gateway, provider, receipts)
-        await gateway.settle()
+        storage = LocalStorage(tmp_path / "files", [b"s" * 32], lambda: NOW)
+        results = settings.pop("results", Results())
+        deliverer = Deliverer(downloader, pool, storage, Limits(), results, clock, lambda: NOW, Random(1))
+        catalogue = Catalogue([load_model(tmp_path / "painter.yaml", load_common())])
+        upstreams = {"fake": Upstream(provider, deliverer)}
+        observers = (broken_observer, receipts.append)
+        async with workshop(tmp_path, catalogue, upstreams, clock, *observers, **settings) as made_of:
+            parts = {field.name: getattr(made_of, field.name) for field in fields(made_of)}
+            yield Bench(**parts, provider=provider, receipts=receipts)
     pool.close()
 
 
@@ -100,17 +91,24 @@ def broken_observer(receipt: Receipt) -> None:
     raise RuntimeError("an observer must not change the outcome")
 
 
-def request(model: str = "painter", mode: Any = "image-edit", **params: Any) -> EditRequest:
+def request(
+    model: str = "painter",
+    mode: Any = "image-edit",
+    terms: Terms = Terms(),  # noqa: B008
+    id: str = "req_1",
+    **params: Any,
+) -> EditRequest:
     picture = Media(MemoryBlob(png((64, 64))), "image/png", 64, 64, "digest")
     given = {"prompt": "p", "image": (picture,), **params}
     return EditRequest(
-        "req_1",
+        id,
         mode,
         model,
         {name: Given(name, value) for name, value in given.items() if value is not None},
         Caller("key", "name"),
         response_format="b64_json",
         base_url="http://here",
+        terms=terms,
     )
 
 
@@ -147,12 +145,12 @@ def test_some_of_n_fail_and_the_rest_is_returned_and_charged(tmp_path: Path) -> 
 def test_a_lost_reply_is_an_error_that_may_have_cost_something(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None))) as b:
-            with pytest.raises(ProviderUnavailable) as caught:
+            with pytest.raises(UpstreamAmbiguous) as caught:
                 await b.edit()
             assert caught.value.should_retry is False, "the job may exist: a repeat could pay twice"
             assert caught.value.message.endswith("It is not known whether the provider charged for it.")
             [receipt] = b.receipts
-            assert (receipt.status, receipt.cost, receipt.error_code) == ("failed", 0, "provider_unavailable")
+            assert (receipt.status, receipt.cost, receipt.error_code) == ("failed", 0, "upstream_ambiguous")
             assert receipt.uncertain
 
     asyncio.run(run())
@@ -228,7 +226,8 @@ def test_a_stream_yields_each_picture_as_it_is_done(tmp_path: Path) -> None:
         slow = Turn(collect=after(0.2, made()))
         bad = Turn(collect=after(0.1, refusal(Fault.UNAVAILABLE, accepted=True)))
         async with bench(tmp_path, slow, bad, Turn()) as b:
-            events = [event async for event in b.gateway.stream(b.gateway.prepare(request(n=3)))]
+            async with b.gateway.attend(b.gateway.prepare(request(n=3))) as attended:
+                events = [event async for event in attended.run.events()]
             kinds = [(type(event).__name__, getattr(event, "index", None)) for event in events]
             assert kinds == [("Artefact", 2), ("Failure", 1), ("Artefact", 0), ("Outcome", None)]
             assert isinstance(events[0], Artefact)
@@ -237,24 +236,26 @@ def test_a_stream_yields_each_picture_as_it_is_done(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_leaving_a_stream_cancels_what_is_under_way(tmp_path: Path) -> None:
+def test_who_leaves_last_cancels_what_is_under_way(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(), Turn(collect=hang), Turn(collect=hang)) as b:
-            stream = b.gateway.stream(b.gateway.prepare(request(n=3)))
-            first = await anext(stream)
-            assert isinstance(first, Artefact)
-            await stream.aclose()
-            await b.gateway.settle()
+            async with b.gateway.attend(b.gateway.prepare(request(n=3))) as attended:
+                first = await anext(attended.run.events())
+                assert isinstance(first, Artefact)
+                while len(b.provider.collecting) < 3:
+                    await asyncio.sleep(0.01)
+            await attended.run.over()
             assert sorted(b.provider.cancelled) == ["job-2", "job-3"]
             [receipt] = b.receipts
-            assert (receipt.status, receipt.pictures, receipt.cost) == ("cancelled", 1, Decimal("0.10"))
+            assert (receipt.status, receipt.pictures, receipt.cost) == ("partial", 1, Decimal("0.10"))
             assert receipt.uncertain, "two jobs were cancelled, and may be billed"
             assert sorted(attempt.job or "" for attempt in receipt.attempts) == ["job-1", "job-2", "job-3"]
+            assert [job.state for job in await b.jobs()] == ["done", "cancelling", "cancelling"]
 
     asyncio.run(run())
 
 
-def test_a_cancelled_edit_cancels_upstream_and_leaves_one_receipt(tmp_path: Path) -> None:
+def test_a_request_that_nobody_waits_for_is_cancelled_and_leaves_one_receipt(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(collect=hang)) as b:
             task = asyncio.create_task(b.edit())
@@ -263,7 +264,8 @@ def test_a_cancelled_edit_cancels_upstream_and_leaves_one_receipt(tmp_path: Path
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await b.gateway.settle()
+            while not b.receipts:
+                await asyncio.sleep(0.01)
             assert b.provider.cancelled == ["job-1"]
             assert [receipt.status for receipt in b.receipts] == ["cancelled"]
 

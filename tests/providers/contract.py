@@ -14,24 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import functools
+import dataclasses
 import io
-import json
-import os
-import random
-import socket
-import stat
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 from PIL import Image
 
-from app.media.blob import MemoryBlob
-from providers.base import Fault, Media, Provider, ProviderCall, ProviderError, Ticket
+from providers.base import Clock, Fault, Finder, Media, Provider, ProviderCall, Ticket, payload_mark
+from tests.fakes.clock import FakeClock
+from tests.providers.kit import failure_of, large_picture, picture, revived, same_as, until
 
 
 class Upstream(Protocol):
@@ -40,7 +33,7 @@ class Upstream(Protocol):
     secrets: tuple[str, ...]  # what must never be shown or logged
     uploads_above: int | None  # bytes of pictures above which the adapter uploads; None: it never does
 
-    def provider(self, *, reachable: bool = True) -> Provider:
+    def provider(self, *, reachable: bool = True, clock: Clock | None = None) -> Provider:
         """A fresh adapter, as after a restart; `reachable=False`: its upstream does not listen."""
 
     def call(self, *pictures: Media, inline: bool = False, deadline: float = float("inf")) -> ProviderCall:
@@ -54,6 +47,12 @@ class Upstream(Protocol):
 
     def fail_job(self) -> None:
         """The next job is taken, and fails."""
+
+    def lose_result(self) -> None:
+        """The next job is taken and done, and paid for; its result cannot be had."""
+
+    async def finished(self) -> None:
+        """Wait until all jobs that it took are over."""
 
     def answer_late(self, *, submit: float = 0, job: float = 0, upload: float = 0) -> None:
         """The next answer to a submit comes so many seconds later, the next job runs, the next upload takes so long."""
@@ -75,67 +74,6 @@ class Upstream(Protocol):
 
     def connections(self) -> int:
         """Connections to it that are open in this process: see `connections_to`."""
-
-
-def picture(size: tuple[int, int] = (64, 48), *, noise: bool = False) -> Media:
-    """An input: small, or as large as incompressible pixels make it."""
-    data = _png(size, noise)
-    return Media(MemoryBlob(data), "image/png", size[0], size[1], os.urandom(32).hex())
-
-
-@functools.cache
-def _png(size: tuple[int, int], noise: bool) -> bytes:
-    if noise:
-        image = Image.frombytes("RGB", size, random.Random(0).randbytes(size[0] * size[1] * 3))
-    else:
-        image = Image.linear_gradient("L").resize(size).convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def large_picture(above: int) -> Media:
-    return picture((1000, above // 3000 + 20), noise=True)
-
-
-def revived(ticket: Ticket) -> Ticket:
-    """The ticket as a journal gives it back after a restart."""
-    line = json.dumps({"provider": ticket.provider, "job": ticket.job, "data": dict(ticket.data)})
-    assert len(line) < 4096, "a ticket is small"
-    return Ticket(**json.loads(line))
-
-
-async def failure_of(work: Awaitable[Any]) -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        await work
-    return caught.value
-
-
-def until(seconds: float) -> float:
-    """A deadline on the real clock."""
-    return time.monotonic() + seconds
-
-
-async def same_as(measure: Callable[[], Any], before: Any, seconds: float = 2.0) -> bool:
-    """Whether it is soon what it was before."""
-    end = until(seconds)
-    while measure() != before:
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.01)
-    return True
-
-
-def connections_to(port: int) -> int:
-    """Sockets of this process whose other end is `port` on any host."""
-    count = 0
-    for entry in Path("/dev/fd").iterdir():
-        with contextlib.suppress(OSError):  # the entry by which we read the folder is gone by now
-            if stat.S_ISSOCK(entry.stat().st_mode):
-                with socket.fromfd(int(entry.name), socket.AF_INET, socket.SOCK_STREAM) as one:
-                    peer = one.getpeername()
-                    count += isinstance(peer, tuple) and peer[1] == port
-    return count
 
 
 class ProviderContract:
@@ -190,7 +128,28 @@ class ProviderContract:
             first = await provider.collect(ticket, until(10))
             assert await provider.collect(ticket, until(10)) == first
 
+    async def test_a_job_can_be_collected_twice_by_two_processes_at_once(self, upstream: Upstream) -> None:
+        ticket = await upstream.provider().submit(upstream.call(picture()))
+        if ticket.result is None:
+            both = (upstream.provider().collect(revived(ticket), until(10)) for _ in range(2))
+            first, second = await asyncio.gather(*both)
+            assert first == second
+
+    async def test_a_job_that_failed_fails_alike_when_it_is_collected_again(self, upstream: Upstream) -> None:
+        upstream.fail_job()
+        ticket = await upstream.provider().submit(upstream.call(picture()))
+        if ticket.result is None:
+            first, second = [await failure_of(upstream.provider().collect(ticket, until(10))) for _ in range(2)]
+            assert (first.fault, first.charged, first.lost) == (second.fault, second.charged, second.lost)
+            assert (first.charged, first.lost, first.cancelled) == (False, False, False)
+
     # ---- failures: does a job exist?
+
+    async def test_a_job_that_nobody_wants_any_more_is_not_started(self, upstream: Upstream) -> None:
+        call = dataclasses.replace(upstream.call(picture()), wanted=lambda: False)
+        error = await failure_of(upstream.provider().submit(call))
+        assert (error.accepted, error.final) == (False, True)
+        assert upstream.jobs() == 0
 
     async def test_unreachable_means_that_no_job_was_made(self, upstream: Upstream) -> None:
         error = await failure_of(upstream.provider(reachable=False).submit(upstream.call(picture())))
@@ -224,6 +183,16 @@ class ProviderContract:
         ticket = Ticket(provider.name, "00000000-dead", self.unreachable_ticket_data())
         error = await failure_of(provider.collect(ticket, until(0.3)))
         assert error.accepted is True
+
+    async def test_a_result_that_cannot_be_had_is_lost_and_perhaps_charged(self, upstream: Upstream) -> None:
+        upstream.lose_result()
+        clock = FakeClock()
+        provider = upstream.provider(clock=clock)
+        ticket = await provider.submit(upstream.call(picture()))
+        if ticket.result is None:
+            await upstream.finished()
+            error = await failure_of(provider.collect(ticket, clock.now + 180))
+            assert (error.accepted, error.charged, error.lost, error.cancelled) == (True, None, True, False)
 
     def unreachable_ticket_data(self) -> dict[str, str]:
         """The ticket of a job at an upstream that does not listen."""
@@ -278,6 +247,64 @@ class ProviderContract:
         ticket = await provider.submit(upstream.call(picture()))
         await provider.collect(ticket, until(10))
         assert await provider.cancel(ticket) is False
+
+    async def test_collecting_a_cancelled_job_tells_that_it_was_cancelled(self, upstream: Upstream) -> None:
+        upstream.answer_late(job=60)
+        provider = upstream.provider()
+        ticket = await provider.submit(upstream.call(picture()))
+        if ticket.result is None:
+            assert await provider.cancel(ticket) is True
+            error = await failure_of(provider.collect(ticket, until(10)))
+            assert (error.accepted, error.cancelled, error.charged, error.lost) == (True, True, False, False)
+
+    # ---- finding what a lost reply has made
+
+    async def find(self, provider: Provider, call: ProviderCall, *known: str) -> Ticket | None:
+        """By what a journal keeps of an intent."""
+        if not isinstance(provider, Finder):
+            pytest.skip("it cannot list its jobs")
+        mark = payload_mark(call.payload)
+        return await provider.find(call.endpoint, mark, time.time() - 10, time.time() + 10, frozenset(known))
+
+    async def test_the_job_of_a_lost_reply_is_found_and_collected(self, upstream: Upstream) -> None:
+        upstream.lose_reply()
+        call = upstream.call(picture())
+        assert (await failure_of(upstream.provider().submit(call))).accepted is None
+        provider = upstream.provider()
+        ticket = await self.find(provider, call)
+        assert ticket is not None
+        assert (await provider.collect(revived(ticket), until(10))).images
+        assert upstream.jobs() == 1
+
+    async def test_a_job_that_is_known_is_not_found_again(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        call = upstream.call(picture())
+        ticket = await provider.submit(call)
+        assert await self.find(provider, call, ticket.job) is None
+        found = await self.find(provider, call)
+        assert found is not None
+        assert found.job == ticket.job
+
+    async def test_a_submit_that_never_arrived_is_not_found(self, upstream: Upstream) -> None:
+        provider = upstream.provider()
+        await provider.submit(upstream.call(picture()))
+        call = upstream.call(picture(), picture())
+        assert await self.find(provider, call) is None
+        assert await self.find(provider, ProviderCall("another/endpoint", call.payload, "req")) is None
+
+    async def test_a_job_that_failed_is_found_all_the_same(self, upstream: Upstream) -> None:
+        upstream.fail_job()
+        provider = upstream.provider()
+        call = upstream.call(picture())
+        ticket = await provider.submit(call)
+        await failure_of(provider.collect(ticket, until(10)))
+        found = await self.find(provider, call)
+        assert found is not None
+        assert found.job == ticket.job
+
+    async def test_a_list_that_cannot_be_reached_tells_nothing(self, upstream: Upstream) -> None:
+        error = await failure_of(self.find(upstream.provider(reachable=False), upstream.call(picture())))
+        assert (error.accepted, error.charged, error.final) == (None, None, False)
 
     # ---- pictures on their way in
 

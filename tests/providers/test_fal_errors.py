@@ -11,6 +11,7 @@ import pytest
 from providers.base import Fault, ProviderError
 from providers.fal_errors import Step, failure, failure_in_status, shown
 from providers.http import Answer
+from providers.retries import Doubted
 
 F = Fault
 
@@ -97,17 +98,19 @@ PLAIN_ERRORS = [
     (404, {"status": "NOT_FOUND"}, {}, F.UNAUTHORIZED, False),
     (404, {"detail": "Path /x not found"}, {}, F.UNAUTHORIZED, False),
     (405, {"detail": "Method Not Allowed"}, {}, F.UNAUTHORIZED, False),
-    (408, {}, {}, F.UNAVAILABLE, False),
+    (408, {}, {}, F.UNAVAILABLE, None),
     (409, {}, {}, F.UNAVAILABLE, False),
     (413, {"detail": "Request Entity Too Large"}, {}, F.INVALID, False),
     (418, b"teapot", {}, F.MALFORMED, False),
     (422, {"detail": {"odd": "shape"}}, {}, F.INVALID, False),
     (425, {}, {}, F.UNAVAILABLE, False),
     (429, {"detail": "Queue is full"}, {}, F.RATE_LIMITED, False),
+    (460, {}, {}, F.MALFORMED, None),
     (499, {}, {}, F.UNAVAILABLE, None),
     (500, {"detail": "Internal Server Error"}, {"x_fal_request_id": "1"}, F.UNAVAILABLE, None),
-    (502, NGINX, {}, F.UNAVAILABLE, False),
+    (502, NGINX, {}, F.UNAVAILABLE, None),
     (503, NGINX, {}, F.UNAVAILABLE, False),
+    (503, NGINX, {"x_fal_request_id": "1"}, F.UNAVAILABLE, None),
     (504, NGINX, {}, F.TIMEOUT, None),
     (502, NGINX, {"x_fal_request_id": "1"}, F.UNAVAILABLE, None),
     (502, b"Bad Gateway", {}, F.UNAVAILABLE, None),
@@ -115,7 +118,11 @@ PLAIN_ERRORS = [
     (503, {"error": "somebody else's shape"}, {}, F.UNAVAILABLE, None),
     (503, [], {}, F.UNAVAILABLE, None),
     (520, b"", {}, F.UNAVAILABLE, None),
+    (301, b"", {"location": "https://elsewhere.example/"}, F.MALFORMED, False),
+    (302, b"", {"location": "https://elsewhere.example/"}, F.MALFORMED, None),
+    (303, b"", {"location": "https://elsewhere.example/"}, F.MALFORMED, None),
     (307, b"", {"location": "http://169.254.169.254/"}, F.MALFORMED, False),
+    (308, b"", {"location": "https://elsewhere.example/"}, F.MALFORMED, False),
     (204, b"", {}, F.MALFORMED, None),
 ]
 
@@ -160,31 +167,34 @@ def test_a_plain_error_after_a_submit(
 
 
 @pytest.mark.parametrize(("status", "body", "headers", "fault", "accepted"), PLAIN_ERRORS)
-@pytest.mark.parametrize("of", ["upload", "status", "result"])
+@pytest.mark.parametrize("of", ["upload", "status", "result", "list"])
 def test_a_plain_error_elsewhere_says_what_is_known_of_the_job(
     status: int, body: Any, headers: dict[str, str], fault: Fault, accepted: bool | None, of: Step
 ) -> None:
     error = failure(answer(status, body, **headers), of=of)
-    assert error.accepted is (of != "upload")
+    assert error.accepted is {"upload": False, "list": None}.get(of, True)
     if status in (404, 405) or (fault is F.INVALID and of != "result"):
         fault = F.MALFORMED  # neither an endpoint nor the caller's values are in question
     assert error.fault is fault
 
 
+FAL: dict[str, str] = {"x_fal_request_id": "1"}
+
+
 @pytest.mark.parametrize(
     ("status", "of", "headers", "final"),
     [
-        (500, "status", {"x_fal_request_id": "1"}, False),
-        (503, "result", {"x_fal_request_id": "1"}, False),
-        (500, "result", {"x_fal_request_id": "1"}, True),  # the model's own status
-        (503, "result", {"x_fal_request_id": "1", "x_fal_error_type": "runner_disconnected"}, True),
+        # of a status no number is a verdict
+        *[(status, "status", FAL, False) for status in (307, 400, 401, 403, 404, 408, 410, 418, 422, 429, 500, 503)],
+        (504, "status", {"x_fal_request_timeout_type": "user"}, True),
+        (503, "status", {"x_fal_retryable": "false"}, True),
+        # of a result it is what stands in fal's shapes, and a 422
+        (422, "result", {}, True),
+        (400, "result", {"x_fal_error_type": "bad_request"}, True),
+        (503, "result", {**FAL, "x_fal_error_type": "runner_disconnected"}, True),
         (503, "result", {"x_fal_error_type": "runner_disconnected"}, False),  # not fal's own servers
-        (502, "result", {}, False),
-        (429, "status", {}, False),
-        (408, "status", {}, False),
-        (404, "status", {}, True),
-        (401, "result", {}, True),
-        (307, "status", {}, True),
+        (429, "result", {**FAL, "x_fal_error_type": "concurrent_requests_limit"}, False),
+        *[(status, "result", FAL, False) for status in (307, 400, 401, 403, 404, 409, 410, 500, 502, 503)],
         (422, "submit", {}, False),
         (422, "submit", {"x_fal_retryable": "false"}, True),
         (503, "submit", {"x_fal_retryable": "true"}, False),
@@ -193,11 +203,55 @@ def test_a_plain_error_elsewhere_says_what_is_known_of_the_job(
         (503, "submit", {"x_fal_needs_retry": "0"}, True),
         (504, "submit", {}, False),
         (504, "submit", {"x_fal_request_timeout_type": "user"}, True),
-        (504, "status", {"x_fal_request_timeout_type": "user"}, True),
+        (403, "upload", {}, True),
+        (429, "upload", {}, False),
+        (500, "upload", {}, False),
+        (401, "list", {}, True),
+        (503, "list", {}, False),
     ],
 )
 def test_whether_asking_again_is_of_use(status: int, of: Step, headers: dict[str, str], final: bool) -> None:
     assert failure(answer(status, {"detail": "Says fal"}, **headers), of=of).final is final
+
+
+@pytest.mark.parametrize(
+    ("status", "of", "headers", "body", "looks"),
+    [
+        (404, "status", FAL, {"status": "NOT_FOUND"}, 8),
+        (410, "status", {}, NGINX, 8),
+        (404, "result", FAL, {"detail": "Request not found"}, 6),
+        (410, "result", {}, {}, 6),
+        (500, "result", FAL, b"Internal Server Error", 6),
+        (400, "result", FAL, {"detail": "No."}, 6),
+        (413, "result", FAL, {"detail": "No."}, 6),
+        # no word of the queue's or the model's about the job
+        (500, "result", {}, {"detail": "No."}, None),
+        (400, "result", {}, {"detail": "No."}, None),
+        (400, "result", FAL, NGINX, None),
+        (401, "result", FAL, {"detail": "No user found for Key ID and Secret"}, None),
+        (403, "result", FAL, {"detail": "User is locked."}, None),
+        (400, "status", FAL, {"detail": "No."}, None),
+        (500, "status", FAL, {"detail": "No."}, None),
+        (404, "upload", FAL, {"detail": "No."}, None),
+        (404, "list", FAL, {"detail": "No."}, None),
+    ],
+)
+def test_what_must_be_said_again_and_again_to_be_believed(
+    status: int, of: Step, headers: dict[str, str], body: Any, looks: int | None
+) -> None:
+    error = failure(answer(status, body, **headers), of=of)
+    assert (error.looks if isinstance(error, Doubted) else None) == looks
+    assert error.lost is (status in (404, 410) and of in ("status", "result"))
+
+
+@pytest.mark.parametrize("of", ["submit", "upload", "status", "result", "list"])
+def test_a_cancelled_job_is_told_where_there_is_a_job(of: Step) -> None:
+    error = failure(answer(499, {"detail": "x", "error_type": "client_cancelled"}, **FAL), of=of)
+    told = of in ("status", "result")
+    assert (error.cancelled, error.final, error.lost) == (told, told or of in ("upload", "list"), False)
+    assert error.charged is (False if told or of == "upload" else None)
+    assert not failure(answer(499, {"detail": "x"}, **FAL), of=of).cancelled
+    assert not failure(answer(499, {"detail": "x", "error_type": "client_disconnected"}, **FAL), of=of).cancelled
 
 
 @pytest.mark.parametrize(
@@ -277,7 +331,7 @@ class TestWhatIsShown:
         ]
         for status in (200, 302, 400, 404, 422, 429, 500, 503):
             for body in bodies:
-                for of in ("submit", "upload", "status", "result"):
+                for of in ("submit", "upload", "status", "result", "list"):
                     assert isinstance(failure(answer(status, body), of=of), ProviderError)  # type: ignore[arg-type]
         for status_body in ({"error": {"a": 1}}, {"error_type": 5}, {"error": "x", "error_type": ["y"]}):
             assert isinstance(failure_in_status(status_body), ProviderError)

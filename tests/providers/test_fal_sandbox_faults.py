@@ -79,6 +79,13 @@ class TestScript:
         assert 8 <= first.count(500) <= 28
         assert round_of_calls() == first
 
+    def test_flaky_rules_do_not_strike_together(self, fal: FalCalls) -> None:
+        rule = {"on": "initiate", "fault": "http", "times": None, "chance": 0.1}
+        fal.sandbox.script(*({**rule, "args": {"status": 500 + n}} for n in range(5)))
+        codes = [fal.initiate().status_code for _ in range(60)]
+        assert all(500 + n in codes for n in range(5))
+        assert 15 <= sum(code >= 500 for code in codes) <= 35
+
     def test_a_fault_can_be_asked_for_in_header_and_query(self, fal: FalCalls) -> None:
         assert fal.submit(headers=asked("http;status=418;body=teapot")).text == "teapot"
         assert fal.submit(params={"sandbox_fault": "unauthorized"}).status_code == 401
@@ -240,6 +247,19 @@ class TestConnection:
         assert ("content-length" in answer.headers) is not chunked
         assert len(answer.json()["images"]) == 1
 
+    @pytest.mark.parametrize(("fault", "jobs"), [("hang", 0), ("hang;late=true", 1)])
+    def test_a_call_can_hang_before_or_after_everything_is_done(self, fal: FalCalls, fault: str, jobs: int) -> None:
+        fal.http.timeout = 0.3
+        with pytest.raises(httpx2.ReadTimeout):
+            fal.submit(headers=asked(fault))
+        assert fal.sandbox.totals()["submitted"] == jobs
+        fal.http.timeout = 10
+        assert fal.edit().status_code == 200
+
+    @pytest.mark.parametrize("point", sorted(Point))
+    def test_every_call_can_hang(self, fal: FalCalls, point: Point) -> None:
+        assert parse("hang", point)[0].fault is Fault.HANG
+
     def test_the_server_goes_on_after_all_of_it(self, fal: FalCalls) -> None:
         for fault in ("drop_before", "drop_after", "truncate"):
             with pytest.raises(httpx2.RemoteProtocolError):
@@ -253,6 +273,14 @@ class TestLies:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
         with pytest.raises(ValueError):
             answer.json()
+
+    @pytest.mark.parametrize(("fault", "word"), [("status_word", "PAUSED"), ("status_word;word=null", None)])
+    def test_the_status_can_say_a_word_that_nobody_knows(self, fal: FalCalls, fault: str, word: str | None) -> None:
+        job = fal.submit().json()
+        fal.wait(job)
+        answer = fal.http.get(job["status_url"], headers={**fal.key, **asked(fault)})
+        assert (answer.status_code, answer.json()["status"]) == (200, word)
+        assert answer.json()["request_id"] == job["request_id"]
 
     def test_the_wrong_label_on_the_right_answer(self, fal: FalCalls) -> None:
         answer = fal.submit(headers=asked("wrong_content_type"))
@@ -316,6 +344,19 @@ class TestPictures:
         assert data.startswith(b"\x89PNG")
         with pytest.raises(OSError):
             opened(data)
+
+    def test_a_picture_can_be_redirected_to_a_private_address(self, fal: FalCalls) -> None:
+        url = fal.edit().json()["images"][0]["url"]
+        fal.sandbox.script({"on": "cdn", "fault": "redirect", "args": {"location": "http://10.0.0.1/x.png"}})
+        answer = fal.http.get(url)
+        assert (answer.status_code, answer.headers["location"]) == (307, "http://10.0.0.1/x.png")
+
+    @pytest.mark.parametrize("chunked", [True, False])
+    def test_a_picture_can_be_far_too_large(self, fal: FalCalls, chunked: bool) -> None:
+        url = fal.edit().json()["images"][0]["url"]
+        fal.sandbox.script({"on": "cdn", "fault": "huge", "args": {"bytes": 5_000_000, "chunked": chunked}})
+        answer = fal.http.get(url)
+        assert (len(answer.content), answer.content[:4]) == (5_000_000, b"\x89PNG")
 
     @pytest.mark.parametrize("at_cdn", [True, False])
     def test_the_type_of_a_picture_can_be_a_lie(self, fal: FalCalls, at_cdn: bool) -> None:

@@ -1,0 +1,307 @@
+"""The journal of paid work: what is bought is on disk before anyone waits for it.
+
+A job's states (each is one row; only the arrows drawn are ever taken):
+
+    intent ──────► submitted ──────► done          paid; its pictures are with the caller or kept, or were refused
+      │  │          │  │   └───────► failed        ended without a bill
+      │  │          │  └► cancelling ─► cancelled  stopped without a bill; or done, if it was too late
+      │  │          └─────► lost ◄────► …          paid, perhaps, but its result cannot be had: asked for for a day
+      │  └► failed                                 surely not taken
+      └───► ambiguous ─► submitted | failed        the reply was lost: looked for upstream for a day, never sent again
+
+`intent` is written before a submit is sent, the ticket before it is waited for, the end of a job once: each move names
+the states that it may start from, so whoever comes second changes nothing and a job is charged once.
+
+A request is `running` until it is answered, `settling` while the fate of one of its jobs is open, then `settled`. What
+it may still cost is the sum of its open jobs: there is no reservation beside the rows that could get stuck.
+
+Before anything was bought a journal that cannot write is an error (Overloaded). Afterwards it is not: such writes are
+owed, and repeated in their order until they succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from app.catalogue.schema import Offer
+from app.errors import Overloaded
+from app.records import Answered, MaskKeys, Verdict, dump_answer, dump_plan, dump_quote, dump_ticket, dump_verdict
+from app.store.db import StoreError, StoreRefusal
+from app.store.jobs import JobRow, JobState, JobStore, Move, RequestRow, RequestState
+from app.types import Call, Caller, EditRequest, Plan, Quote, Terms
+from providers.base import Clock, Fault, Media, ProviderError, Ticket, payload_mark
+
+log = logging.getLogger("imagegate.jobs")
+
+T = TypeVar("T")
+
+OPEN: tuple[JobState, ...] = ("intent", "submitted", "cancelling", "lost", "ambiguous")
+LEASE_SECONDS = 6.0  # of a request, by a process that renews it; then another one may take over
+RETRY_SECONDS = 0.5  # between tries of an owed write
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One upstream job's page."""
+
+    id: str
+    request: str
+    provider: str
+    endpoint: str
+    mark: str
+    created: float  # Unix seconds
+    first: int  # the first of its pictures among the request's
+
+
+def fingerprint(request: EditRequest) -> str:
+    """SHA-256, in hex, over what a request asks for: its model, parameters and the bytes of its pictures; not how it
+    was spelled or sent."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Media):
+            return {"sha256": value.digest, "url": value.url}
+        if isinstance(value, Mapping):
+            return {str(name): plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return value
+
+    params = {name: plain(given.value) for name, given in request.params.items()}
+    content = json.dumps([request.mode, request.model, params], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Journal:
+    """One process's pen. `owner` is its name: what it has begun is its own for as long as it renews its lease."""
+
+    def __init__(
+        self, store: JobStore, owner: str, clock: Clock, *, now: Callable[[], float], new_id: Callable[[], str]
+    ) -> None:
+        self.store = store
+        self.owner = owner
+        self._clock = clock
+        self._now = now
+        self._new_id = new_id
+        self._unwritten: dict[str, RequestRow] = {}  # requests that have not bought anything yet
+        self._owed: deque[Callable[[], Awaitable[Any]]] = deque()
+        self._payer: asyncio.Task[None] | None = None
+
+    # ---- before anything is bought
+
+    async def open(
+        self,
+        id: str,
+        caller: Caller,
+        terms: Terms,
+        content: str,
+        plan: Plan,
+        quote: Quote,
+        *,
+        seconds: float,
+        keep_seconds: float,
+        mask: MaskKeys | None = None,
+    ) -> RequestRow | None:
+        """Enter a request; None. If its Idempotency-Key is taken, the request that has it. Raises Overloaded."""
+        now = self._now()
+        row = RequestRow(
+            id=id,
+            caller=caller.key_id,
+            key=terms.idempotency_key,
+            fingerprint=content,
+            state="running",
+            owner=self.owner,
+            lease=now + LEASE_SECONDS,
+            created=now,
+            deadline=now + seconds,
+            keep_until=now + keep_seconds,
+            plan=dump_plan(plan, mask),
+            quote=dump_quote(quote),
+        )
+        if row.key is None:  # nobody else can mean it: it is written with its first job
+            self._unwritten[id] = row
+            return None
+        try:
+            return await self._must(self.store.open(row))
+        except Overloaded:  # it may be there all the same: then it must not hold its key
+            nothing = Answered("failed", int(now), "", Decimal(0), uncertain=False)
+            self._owe_later(lambda: self._write_answer(id, nothing, settled=True, keep_seconds=0, forget_key=True))
+            raise
+
+    async def intend(self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any]) -> Job:
+        """This payload is about to be submitted. Raises Overloaded."""
+        now = self._now()
+        job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, payload_mark(payload), now, call.first)
+        row = JobRow(
+            id=job.id,
+            request=request_id,
+            first=call.first,
+            count=call.count,
+            state="intent",
+            provider=job.provider,
+            endpoint=job.endpoint,
+            mark=job.mark,
+            created=now,
+            updated=now,
+        )
+        request = self._unwritten.pop(request_id, None)
+        try:
+            await self._must(self.store.intend(row, request))
+        except Overloaded:
+            if request is not None:
+                self._unwritten[request_id] = request
+            raise
+        return job
+
+    async def _must(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except StoreError as error:
+            raise Overloaded(
+                "The gateway cannot write its journal at the moment. Nothing was sent to the provider.",
+                detail=str(error),
+                retry_after=5,
+            ) from None
+
+    # ---- afterwards
+
+    async def bind(self, job: Job, ticket: Ticket) -> None:
+        """The provider took the job."""
+        await self._owe(lambda: self.store.bind(job.id, ticket.job, dump_ticket(ticket), self._now()))
+
+    def moved(
+        self,
+        job: Job,
+        to: JobState,
+        *,
+        of: tuple[JobState, ...] = OPEN,
+        cost: Decimal | None = None,
+        verdict: Verdict | None = None,
+    ) -> Move:
+        """What became of a job, to be written; nothing will be if it is in none of the states `of` then."""
+        text = None if verdict is None else dump_verdict(verdict)
+        return Move(job.id, to, self._now(), of, None if cost is None else str(cost), text)
+
+    async def move(
+        self,
+        job: Job,
+        to: JobState,
+        *,
+        of: tuple[JobState, ...] = OPEN,
+        cost: Decimal | None = None,
+        verdict: Verdict | None = None,
+    ) -> None:
+        """What became of a job; nothing if it was in none of the states `of`."""
+        move = self.moved(job, to, of=of, cost=cost, verdict=verdict)
+        await self._owe(lambda: self.store.move(move))
+
+    async def fail(self, job: Job, error: ProviderError) -> bool:
+        """A job could not be collected: enter its end, if the error is its own verdict; else False, and it may still be
+        at work, and be billed."""
+        if error.fault not in (Fault.INVALID, Fault.REFUSED) and error.charged is not False:
+            return False
+        cost = Decimal(0) if error.charged is False else None
+        verdict = Verdict(fault=error.fault, detail=error.detail)
+        await self.move(job, "cancelled" if error.cancelled else "failed", cost=cost, verdict=verdict)
+        return True
+
+    async def answer(
+        self,
+        id: str,
+        answer: Answered,
+        *,
+        settled: bool,
+        keep_seconds: float,
+        forget_key: bool,
+        moves: Sequence[Move] = (),
+    ) -> None:
+        """A request is about to be answered so; with it these jobs have ended."""
+        if self._unwritten.pop(id, None) is not None:
+            return  # nothing was bought, and nobody has a key for it
+        await self._owe(
+            lambda: self._write_answer(
+                id, answer, settled=settled, keep_seconds=keep_seconds, forget_key=forget_key, moves=moves
+            )
+        )
+
+    async def _write_answer(
+        self,
+        id: str,
+        answer: Answered,
+        *,
+        settled: bool,
+        keep_seconds: float,
+        forget_key: bool,
+        moves: Sequence[Move] = (),
+    ) -> bool:
+        until = self._now() + keep_seconds
+        state: RequestState = "settled" if settled else "settling"
+        text = dump_answer(answer)
+        return await self.store.answer(id, self.owner, state, text, until, forget_key=forget_key, moves=moves)
+
+    async def settle(self, id: str) -> None:
+        """The fate of all of a request's jobs is known."""
+        await self._owe(lambda: self.store.settle(id, self.owner))
+
+    async def _owe(self, write: Callable[[], Awaitable[Any]]) -> None:
+        """Returns when it is written, or when it was tried and will be tried again."""
+        if self._payer is None:
+            try:
+                await write()
+            except StoreRefusal:
+                log.exception("a defect: the journal refused what it was owed")
+                return
+            except StoreError as error:
+                log.error("the journal cannot be written: %s", error)
+            else:
+                return
+        self._owe_later(write)
+
+    def _owe_later(self, write: Callable[[], Awaitable[Any]]) -> None:
+        self._owed.append(write)
+        if self._payer is None:
+            self._payer = asyncio.create_task(self._pay(), name="owed to the journal")
+
+    async def _pay(self) -> None:
+        """In the order in which they were owed."""
+        try:
+            while self._owed:
+                try:
+                    await self._owed[0]()
+                except StoreRefusal:
+                    log.exception("a defect: the journal refused what it was owed")
+                except StoreError:
+                    await self._clock.sleep(RETRY_SECONDS)
+                    continue
+                self._owed.popleft()
+            log.warning("the journal is written again")
+        finally:
+            self._payer = None
+
+    # ---- for as long as the process lives
+
+    async def renew(self) -> None:
+        """What this process has begun stays its own. Raises StoreError."""
+        await self.store.renew(self.owner, self._now() + LEASE_SECONDS)
+
+    async def adopt(self) -> list[RequestRow]:
+        """Take over what a dead process left, or one that stopped. Raises StoreError."""
+        now = self._now()
+        return await self.store.adopt(self.owner, now + LEASE_SECONDS, now)
+
+    async def close(self) -> None:
+        """Let go of everything: whoever comes next may take it at once."""
+        if self._payer is not None:
+            self._payer.cancel()
+            await asyncio.gather(self._payer, return_exceptions=True)
+        try:
+            await self.store.release(self.owner)
+        except StoreError as error:
+            log.error("the journal could not be let go of: %s", error)

@@ -1,0 +1,238 @@
+"""What the journal keeps of a request, as JSON text, and back.
+
+Kept is what it takes to deliver what was bought and to answer again: never a prompt, a picture's bytes or a key. A
+plan comes back without payloads (nothing is ever submitted from the journal) and without input pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from app.catalogue.schema import Offer, Price
+from app.errors import GatewayError, error_classes
+from app.types import Artefact, Call, Delivery, Failure, Note, Plan, Quote
+from providers.base import ProviderResult, ResultImage, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class MaskKeys:
+    """Where the store keeps the pictures that an emulated mask needs at the end."""
+
+    original: str
+    mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How a request was answered: a whole answer can be told from it once more."""
+
+    status: str  # completed · partial · failed · cancelled
+    created: int  # Unix seconds
+    provider_label: str
+    cost: Decimal | None
+    uncertain: bool
+    seeds: tuple[int, ...] = ()
+    seconds: float = 0.0
+    artefacts: tuple[Artefact, ...] = ()  # without base64
+    failures: tuple[Failure, ...] = ()
+    error: GatewayError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one job."""
+
+    artefacts: tuple[Artefact, ...] = ()  # without base64
+    failures: tuple[Failure, ...] = ()
+    seed: int | None = None
+    billable_units: Decimal | None = None
+    seconds: float = 0.0
+    fault: str | None = None
+    detail: str = ""
+
+
+def dump_plan(plan: Plan, mask: MaskKeys | None = None) -> str:
+    """A plan without payloads, inputs and rows."""
+    price = plan.offer.price
+    return _dumps(
+        {
+            "model": plan.model,
+            "provider": plan.offer.provider,
+            "endpoint": plan.offer.endpoint,
+            "price": None if price is None else price.model_dump(mode="json"),
+            "calls": [[call.first, call.count] for call in plan.calls],
+            "delivery": asdict(replace(plan.delivery, mask=None)),
+            "mask": None if mask is None else asdict(mask),
+            "notes": [asdict(note) for note in plan.notes],
+            "size": plan.size,
+        }
+    )
+
+
+def load_plan(text: str) -> tuple[Plan, MaskKeys | None]:
+    """The plan as `dump_plan` left it."""
+    kept = json.loads(text)
+    price = None if kept["price"] is None else Price.model_validate(kept["price"])
+    delivery = kept["delivery"]
+    delivery["exact"] = _pair(delivery["exact"])
+    plan = Plan(
+        kept["model"],
+        Offer(provider=kept["provider"], endpoint=kept["endpoint"], price=price, params={}),
+        tuple(Call({}, first, count) for first, count in kept["calls"]),
+        (),
+        Delivery(**delivery),
+        tuple(Note(**note) for note in kept["notes"]),
+        _pair(kept["size"]),
+    )
+    return plan, None if kept["mask"] is None else MaskKeys(**kept["mask"])
+
+
+def dump_quote(quote: Quote) -> str:
+    """A quote."""
+    return _dumps(asdict(quote))
+
+
+def load_quote(text: str) -> Quote:
+    """The quote as `dump_quote` left it."""
+    kept = json.loads(text)
+    numbers = {name: _decimal(kept[name]) for name in ("quantity", "billable", "unit_price", "total")}
+    return Quote(metric=kept["metric"], currency=kept["currency"], **numbers)
+
+
+def dump_ticket(ticket: Ticket) -> str:
+    """A ticket; one that already holds its result keeps it only if that came by URL."""
+    urls = [image.url for image in ticket.result.images] if ticket.result is not None else []
+    return _dumps({"data": dict(ticket.data), "urls": urls if all(urls) else [], "at_once": ticket.result is not None})
+
+
+def load_ticket(provider: str, job: str, text: str) -> Ticket:
+    """The ticket as `dump_ticket` left it."""
+    kept = json.loads(text)
+    result = ProviderResult(tuple(ResultImage(url=url) for url in kept["urls"])) if kept["at_once"] else None
+    return Ticket(provider, job, kept["data"], result)
+
+
+def dump_answer(answer: Answered) -> str:
+    """An answer."""
+    return _dumps(
+        {
+            "status": answer.status,
+            "created": answer.created,
+            "provider_label": answer.provider_label,
+            "cost": answer.cost,
+            "uncertain": answer.uncertain,
+            "seeds": answer.seeds,
+            "seconds": round(answer.seconds, 3),
+            "artefacts": _artefacts(answer.artefacts),
+            "failures": _failures(answer.failures),
+            "error": None if answer.error is None else _error(answer.error),
+        }
+    )
+
+
+def load_answer(text: str) -> Answered:
+    """The answer as `dump_answer` left it."""
+    kept = json.loads(text)
+    return Answered(
+        status=kept["status"],
+        created=kept["created"],
+        provider_label=kept["provider_label"],
+        cost=_decimal(kept["cost"]),
+        uncertain=kept["uncertain"],
+        seeds=tuple(kept["seeds"]),
+        seconds=kept["seconds"],
+        artefacts=_load_artefacts(kept["artefacts"]),
+        failures=_load_failures(kept["failures"]),
+        error=None if kept["error"] is None else _load_error(kept["error"]),
+    )
+
+
+def dump_verdict(verdict: Verdict) -> str:
+    """A verdict."""
+    return _dumps(
+        {
+            "artefacts": _artefacts(verdict.artefacts),
+            "failures": _failures(verdict.failures),
+            "seed": verdict.seed,
+            "billable_units": verdict.billable_units,
+            "seconds": round(verdict.seconds, 3),
+            "fault": verdict.fault,
+            "detail": verdict.detail[:500],
+        }
+    )
+
+
+def load_verdict(text: str | None) -> Verdict:
+    """The verdict as `dump_verdict` left it; an empty one if there is none yet."""
+    if text is None:
+        return Verdict()
+    kept = json.loads(text)
+    return Verdict(
+        artefacts=_load_artefacts(kept["artefacts"]),
+        failures=_load_failures(kept["failures"]),
+        seed=kept["seed"],
+        billable_units=_decimal(kept["billable_units"]),
+        seconds=kept["seconds"],
+        fault=kept["fault"],
+        detail=kept["detail"],
+    )
+
+
+def _artefacts(artefacts: Iterable[Artefact]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in asdict(one).items() if name != "b64"} for one in artefacts]
+
+
+def _load_artefacts(kept: Sequence[Mapping[str, Any]]) -> tuple[Artefact, ...]:
+    return tuple(Artefact(**one) for one in kept)
+
+
+def _failures(failures: Iterable[Failure]) -> list[dict[str, Any]]:
+    return [{"index": one.index, "charged": one.charged, "error": _error(one.error)} for one in failures]
+
+
+def _load_failures(kept: Sequence[Mapping[str, Any]]) -> tuple[Failure, ...]:
+    return tuple(Failure(one["index"], _load_error(one["error"]), one["charged"]) for one in kept)
+
+
+def _error(error: GatewayError) -> dict[str, Any]:
+    return {
+        "class": type(error).__name__,
+        "code": error.code,
+        "message": error.message,
+        "param": error.param,
+        "retry_after": error.retry_after,
+        "should_retry": error.should_retry,
+        "cost": error.cost,
+    }
+
+
+def _load_error(kept: Mapping[str, Any]) -> GatewayError:
+    """An error of the class that it had. Constructors of some want more than is kept, so theirs is not used."""
+    kind = error_classes().get(kept["class"], GatewayError)
+    error = kind.__new__(kind)
+    GatewayError.__init__(
+        error,
+        kept["message"],
+        param=kept["param"],
+        retry_after=kept["retry_after"],
+        should_retry=kept["should_retry"],
+    )
+    error.code = kept["code"]
+    error.cost = _decimal(kept["cost"])
+    return error
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _pair(value: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if value is None else (value[0], value[1])
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=str)  # str: decimals

@@ -1,0 +1,371 @@
+"""The journal of paid work as rows: requests, and the upstream jobs that they buy.
+
+What the states mean stands in `app.jobs`. A change of state names what it starts from, so that of two who try the same
+only one succeeds; each statement may be repeated, because a commit's answer can be lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from app.store.db import Database, Statement, StoreError
+
+RequestState = Literal["running", "settling", "settled"]
+JobState = Literal["intent", "submitted", "cancelling", "done", "failed", "cancelled", "lost", "ambiguous"]
+
+FAR_LEASE_SECONDS = 60.0  # leases last a few seconds
+PURGE_ROWS = 500  # a transaction: others want to write as well
+_OPEN_TRIES = 5
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text holds no NUL, neither's holds half a character
+_ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request. Times are Unix seconds; `plan`, `quote` and `answer` are JSON."""
+
+    id: str
+    caller: str  # the id of an API key
+    key: str | None  # its Idempotency-Key
+    fingerprint: str
+    state: RequestState
+    owner: str | None  # the process that works on it, until `lease`
+    lease: float
+    created: float
+    deadline: float
+    keep_until: float  # until then the key means this request
+    plan: str
+    quote: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """An upstream job, the pictures first … first + count - 1 of its request. `ticket` and `verdict` are JSON."""
+
+    id: str
+    request: str
+    first: int
+    count: int
+    state: JobState
+    provider: str
+    endpoint: str
+    mark: str  # what the payload can be recognised by upstream
+    created: float
+    updated: float
+    job: str | None = None  # the provider's id
+    ticket: str | None = None
+    cost: str | None = None  # a decimal; None = not known
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A job that was in one of the states `of` is in `to` from `now` on. A cost or verdict of None keeps what is
+    there."""
+
+    id: str
+    to: JobState
+    now: float
+    of: tuple[JobState, ...]
+    cost: str | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many jobs are in a state, and what they cost; those of unknown cost count as `unpriced`."""
+
+    jobs: int
+    cost: Decimal
+    unpriced: int
+
+
+def _columns(row: type[RequestRow | JobRow]) -> str:
+    return ", ".join(field.name for field in fields(row))
+
+
+def _insert(table: str, row: type[RequestRow | JobRow]) -> str:
+    places = ", ".join(f"${number}" for number in range(1, len(fields(row)) + 1))
+    return f"INSERT INTO {table} ({_columns(row)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
+
+
+_REQUEST = _columns(RequestRow)
+_INSERT_REQUEST = _insert("requests", RequestRow)
+_INSERT_JOB = _insert("jobs", JobRow)
+_SELECT_REQUEST = f"SELECT {_REQUEST} FROM requests"  # noqa: S608
+_SELECT_JOB = f"SELECT {_columns(JobRow)} FROM jobs"  # noqa: S608
+
+
+class JobStore:
+    """The journal in a database. Every method may raise StoreError, and may then be repeated."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    # ---- requests
+
+    async def open(self, row: RequestRow) -> RequestRow | None:
+        """Enter a request; None. If the caller's key still means another one: that, and nothing is entered."""
+        insert = (_INSERT_REQUEST, astuple(row))
+        (entered,) = await self._db.run(insert)
+        if entered or row.key is None:
+            return None
+        for _ in range(_OPEN_TRIES):
+            _, entered, holders = await self._db.run(
+                (
+                    "UPDATE requests SET key = NULL WHERE key = $1 AND caller = $2 AND keep_until <= $3",
+                    (row.key, row.caller, row.created),
+                ),
+                insert,
+                (f"{_SELECT_REQUEST} WHERE key = $1 AND caller = $2", (row.key, row.caller)),
+            )
+            if entered:
+                return None
+            if holders:
+                holder = RequestRow(*holders[0])
+                return None if holder.id == row.id else holder  # its own: entered by a try whose answer was lost
+        raise StoreError("an Idempotency-Key changes hands too often")  # between the insert and the look, each time
+
+    async def request(self, id: str) -> RequestRow | None:
+        """The request of this id."""
+        return await self._one("WHERE id = $1", id)
+
+    async def by_key(self, caller: str, key: str, now: float) -> RequestRow | None:
+        """The request that the caller's key still means."""
+        return await self._one("WHERE key = $1 AND caller = $2 AND keep_until > $3", key, caller, now)
+
+    async def by_job(self, job: str) -> RequestRow | None:
+        """The request that a provider's job was bought for."""
+        return await self._one(
+            "WHERE id IN (SELECT request FROM jobs WHERE job = $1) ORDER BY created DESC, id DESC LIMIT 1", job
+        )
+
+    async def repeat_of(self, caller: str, fingerprint: str, since: float) -> RequestRow | None:
+        """The caller's newest request for the same, entered since then."""
+        return await self._one(
+            "WHERE caller = $1 AND fingerprint = $2 AND created >= $3 ORDER BY created DESC, id DESC LIMIT 1",
+            caller,
+            fingerprint,
+            since,
+        )
+
+    async def listing(
+        self,
+        caller: str | None,
+        before: tuple[float, str] | None,
+        limit: int,
+        *,
+        key: str | None = None,
+        job: str | None = None,
+        state: RequestState | JobState | None = None,
+    ) -> list[RequestRow]:
+        """Requests, newest first, after the (created, id) `before`; a job's state means requests with such a job."""
+        values: list[Any] = []
+
+        def place(value: Any) -> str:
+            values.append(value)
+            return f"${len(values)}"
+
+        # A few jobs are what to begin with: CROSS JOIN keeps SQLite from beginning with all of a caller's requests.
+        jobs = ""
+        terms = []
+        if job is not None:
+            jobs = f"(SELECT DISTINCT request FROM jobs WHERE job = {place(job)}) AS found CROSS JOIN"  # noqa: S608
+        if state in get_args(RequestState):
+            terms.append(f"state = {place(state)}")
+        elif state is not None and (jobs or state in _ENDED):  # most requests have such a job: look at one by one
+            such = "SELECT 1 FROM jobs WHERE jobs.request = requests.id AND jobs.state ="
+            terms.append(f"EXISTS ({such} {place(state)})")
+        elif state is not None:
+            jobs = f"(SELECT DISTINCT request FROM jobs WHERE state = {place(state)}) AS found CROSS JOIN"  # noqa: S608
+        if jobs:
+            terms.append("id = found.request")
+        if caller is not None:
+            terms.append(f"caller = {place(caller)}")
+        if key is not None:
+            terms.append(f"key = {place(key)}")
+        if before is not None:
+            terms.append(f"(created, id) < ({place(before[0])}, {place(before[1])})")
+        where = f"WHERE {' AND '.join(terms)}" if terms else ""
+        return await self._all(
+            f"SELECT {_REQUEST} FROM {jobs} requests {where} ORDER BY created DESC, id DESC LIMIT {place(limit)}",  # noqa: S608
+            *values,
+        )
+
+    async def answer(
+        self,
+        id: str,
+        owner: str,
+        state: RequestState,
+        answer: str,
+        keep_until: float,
+        *,
+        forget_key: bool = False,
+        moves: Sequence[Move] = (),
+    ) -> bool:
+        """The request has been answered, and with it these jobs have ended; False if `owner` does not own it any more
+        (the jobs have ended all the same)."""
+        more = (", key = NULL" if forget_key else "") + (", owner = NULL" if state == "settled" else "")
+        *_, changed = await self._db.run(
+            *(_move(one) for one in moves),
+            (
+                "UPDATE requests SET state = $3, answer = $4, keep_until = $5"  # noqa: S608
+                f"{more} WHERE id = $1 AND owner = $2 RETURNING id",
+                (id, owner, state, answer, keep_until),
+            ),
+        )
+        return bool(changed)
+
+    async def settle(self, id: str, owner: str) -> bool:
+        """Nothing about the request is open any more; False if `owner` does not own it any more."""
+        return await self._changed(
+            "UPDATE requests SET state = 'settled', owner = NULL WHERE id = $1 AND owner = $2 RETURNING id", id, owner
+        )
+
+    # ---- who works on them
+
+    async def adopt(self, owner: str, lease: float, now: float) -> list[RequestRow]:
+        """Take over what is not settled and whose lease has run out under somebody else; as it is now, oldest first.
+
+        A lease that ends in the far future was given before the clock was set back: it counts for nothing."""
+        (rows,) = await self._db.run(
+            (
+                "UPDATE requests SET owner = $1, lease = $2"  # noqa: S608
+                " WHERE state IN ('running', 'settling') AND (lease < $3 OR lease > $4)"
+                " AND (owner IS NULL OR owner <> $1)"
+                f" RETURNING {_REQUEST}",
+                (owner, lease, now, now + FAR_LEASE_SECONDS),
+            )
+        )
+        return sorted((RequestRow(*row) for row in rows), key=lambda row: (row.created, row.id))
+
+    async def renew(self, owner: str, lease: float) -> None:
+        """What `owner` works on stays its own until then."""
+        await self._db.run(
+            ("UPDATE requests SET lease = $2 WHERE state IN ('running', 'settling') AND owner = $1", (owner, lease))
+        )
+
+    async def release(self, owner: str) -> None:
+        """Whoever comes may adopt at once what `owner` has worked on."""
+        await self._db.run(
+            (
+                "UPDATE requests SET owner = NULL, lease = 0 WHERE state IN ('running', 'settling') AND owner = $1",
+                (owner,),
+            )
+        )
+
+    # ---- jobs
+
+    async def intend(self, row: JobRow, request: RequestRow | None = None) -> None:
+        """Enter a job that is about to be submitted; and its request before it, which has no key."""
+        first = [] if request is None else [(_INSERT_REQUEST, astuple(request))]
+        await self._db.run(*first, (_INSERT_JOB, astuple(row)))
+
+    async def bind(self, id: str, job: str, ticket: str, now: float) -> bool:
+        """The provider took the job; False if that was known."""
+        return await self._changed(
+            "UPDATE jobs SET state = 'submitted', job = $2, ticket = $3, updated = $4"
+            " WHERE id = $1 AND state IN ('intent', 'ambiguous') RETURNING id",
+            id,
+            job,
+            ticket,
+            now,
+        )
+
+    async def move(self, move: Move) -> bool:
+        """A job has changed its state; False if it was in none of those that the move starts from."""
+        if not move.of:
+            return False
+        (rows,) = await self._db.run(_move(move))
+        return bool(rows)
+
+    async def jobs_of(self, request: str) -> list[JobRow]:
+        """A request's jobs in the order of their pictures; several tries at one in the order of time."""
+        if not _storable((request,)):
+            return []
+        rows = await self._db.read(f"{_SELECT_JOB} WHERE request = $1 ORDER BY first, created, id", request)
+        return [JobRow(*row) for row in rows]
+
+    async def job_ids(self, provider: str, endpoint: str, since: float) -> frozenset[str]:
+        """The ids of all the endpoint's jobs that were bound since then, and of some older ones."""
+        rows = await self._db.read(
+            "SELECT job FROM jobs WHERE provider = $1 AND endpoint = $2 AND updated >= $3 AND job IS NOT NULL",
+            provider,
+            endpoint,
+            since,
+        )
+        return frozenset(job for (job,) in rows)
+
+    async def totals(self) -> dict[JobState, Total]:
+        """The books: jobs and costs by state."""
+        totals: dict[JobState, Total] = {}
+        for state, cost, jobs in await self._db.read("SELECT state, cost, count(*) FROM jobs GROUP BY state, cost"):
+            so_far = totals.get(state, Total(0, Decimal(0), 0))
+            totals[state] = Total(
+                so_far.jobs + jobs,
+                so_far.cost + (0 if cost is None else jobs * Decimal(cost)),
+                so_far.unpriced + (jobs if cost is None else 0),
+            )
+        return totals
+
+    # ---- keeping it small
+
+    async def purge(self, before: float) -> int:
+        """Delete what was settled and entered before then, with its jobs; how many requests that were."""
+        return await self._in_portions(
+            "DELETE FROM requests WHERE id IN"
+            " (SELECT id FROM requests WHERE state = 'settled' AND created < $1 ORDER BY created, id LIMIT $2)"
+            " RETURNING id",
+            before,
+        )
+
+    async def forget_keys(self, now: float) -> int:
+        """Free the keys that mean nothing any more; how many that were."""
+        return await self._in_portions(
+            "UPDATE requests SET key = NULL WHERE id IN"
+            " (SELECT id FROM requests WHERE key IS NOT NULL AND keep_until < $1 ORDER BY keep_until, id LIMIT $2)"
+            " RETURNING id",
+            now,
+        )
+
+    # ---- small words
+
+    async def _all(self, sql: str, *values: Any) -> list[RequestRow]:
+        if not _storable(values):
+            return []
+        return [RequestRow(*row) for row in await self._db.read(sql, *values)]
+
+    async def _one(self, where: str, *values: Any) -> RequestRow | None:
+        rows = await self._all(f"{_SELECT_REQUEST} {where}", *values)
+        return rows[0] if rows else None
+
+    async def _changed(self, sql: str, *values: Any) -> bool:
+        (rows,) = await self._db.run((sql, values))
+        return bool(rows)
+
+    async def _in_portions(self, sql: str, time: float) -> int:
+        done = 0
+        while True:
+            (rows,) = await self._db.run((sql, (time, PURGE_ROWS)))
+            done += len(rows)
+            if len(rows) < PURGE_ROWS:
+                return done
+
+
+def _move(move: Move) -> Statement:
+    places = ", ".join(f"${number}" for number in range(6, 6 + len(move.of)))
+    return (
+        "UPDATE jobs SET state = $2, updated = $3, cost = coalesce($4, cost), verdict = coalesce($5, verdict)"  # noqa: S608
+        f" WHERE id = $1 AND state IN ({places}) RETURNING id",
+        (move.id, move.to, move.now, move.cost, move.verdict, *move.of),
+    )
+
+
+def _storable(values: Iterable[Any]) -> bool:
+    """Whether any row could have these values. What was asked for may be anything."""
+    return not any(_UNSTORABLE.search(value) for value in values if isinstance(value, str))

@@ -1,0 +1,77 @@
+"""Both databases, for tests that hold for either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from app.store.db import Database, open_database
+from app.store.jobs import JobStore
+from tests.fakes.postgres import PostgresServer, find_programs
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real server."""
+    programs = find_programs()
+    if programs is None:
+        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
+        if os.environ.get("CI"):
+            pytest.fail(lacking)
+        pytest.skip(lacking)
+    with PostgresServer(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The server; whatever a test does to it, the next one finds it running."""
+    yield postgres_server
+    postgres_server.revive()
+
+
+class Place:
+    """An empty database, which several processes, or what stands for them, may open."""
+
+    def __init__(self, url: str, folder: Path, stack: AsyncExitStack) -> None:
+        self.url = url
+        self._folder = folder
+        self._stack = stack
+
+    async def open(self) -> Database:
+        """One process's view of it, closed when the test ends."""
+        database = await open_database(self.url, self._folder)
+        self._stack.push_async_callback(database.close)
+        return database
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """Each of the databases in turn."""
+    url = f"sqlite://{tmp_path}/test.db"
+    if request.param == "PostgreSQL":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = await server.new_database()
+    async with AsyncExitStack() as stack:
+        yield Place(url, tmp_path, stack)
+
+
+@pytest.fixture
+async def database(place: Place) -> Database:
+    """It, opened."""
+    return await place.open()
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    """The journal in it."""
+    return JobStore(database)

@@ -1,0 +1,42 @@
+"""Rows of the journal, with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.store.jobs import JobRow, RequestRow
+
+NOW = 1_800_000_000.25
+
+
+def request_row(id: str, **fields: Any) -> RequestRow:
+    """A request of "anna" that runs, entered at NOW."""
+    defaults: dict[str, Any] = {
+        "caller": "anna",
+        "key": None,
+        "fingerprint": "f" * 64,
+        "state": "running",
+        "owner": "one",
+        "lease": NOW + 6,
+        "created": NOW,
+        "deadline": NOW + 180,
+        "keep_until": NOW + 86_400,
+        "plan": '{"model": "é ✓"}',
+        "quote": '{"total": "0.03"}',
+    }
+    return RequestRow(id=id, **{**defaults, **fields})
+
+
+def job_row(id: str, request: str, **fields: Any) -> JobRow:
+    """A job that is about to be submitted at NOW."""
+    defaults: dict[str, Any] = {
+        "first": 0,
+        "count": 1,
+        "state": "intent",
+        "provider": "fal",
+        "endpoint": "fal-ai/edit",
+        "mark": "0123",
+        "created": NOW,
+        "updated": NOW,
+    }
+    return JobRow(id=id, request=request, **{**defaults, **fields})

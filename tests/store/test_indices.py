@@ -1,0 +1,104 @@
+"""No look-up reads a whole table, and no index is there for nothing. Asked of SQLite, which tells its plans exactly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.store.db import Database, Row, Statement, open_database
+from app.store.jobs import JobStore
+from tests.store.rows import NOW, request_row
+
+pytestmark = pytest.mark.anyio
+
+LAST = (NOW, "a")
+# What is asked -> the index that answers it.
+QUESTIONS: dict[str, tuple[Callable[[JobStore], Awaitable[Any]], str]] = {
+    "by_key": (lambda store: store.by_key("anna", "key", NOW), "requests_key"),
+    "by_job": (lambda store: store.by_job("job"), "jobs_job"),
+    "repeat_of": (lambda store: store.repeat_of("anna", "f", NOW), "requests_repeat"),
+    "jobs_of": (lambda store: store.jobs_of("a"), "jobs_of_request"),
+    "job_ids": (lambda store: store.job_ids("fal", "edit", NOW), "jobs_bound"),
+    "adopt": (lambda store: store.adopt("two", NOW, NOW), "requests_state"),
+    "renew": (lambda store: store.renew("one", NOW), "requests_state"),
+    "release": (lambda store: store.release("one"), "requests_state"),
+    "purge": (lambda store: store.purge(NOW), "requests_state"),
+    "forget_keys": (lambda store: store.forget_keys(NOW), "requests_key_end"),
+    "all": (lambda store: store.listing(None, None, 9), "requests_newest"),
+    "all, next page": (lambda store: store.listing(None, LAST, 9), "requests_newest"),
+    "a caller's": (lambda store: store.listing("anna", None, 9), "requests_of_caller"),
+    "a caller's, next page": (lambda store: store.listing("anna", LAST, 9), "requests_of_caller"),
+    "a caller's of a key": (lambda store: store.listing("anna", None, 9, key="key"), "requests_key"),
+    "of a key": (lambda store: store.listing(None, None, 9, key="key"), "requests_key"),
+    "a caller's of a job": (lambda store: store.listing("anna", LAST, 9, job="job"), "jobs_job"),
+    "of a job": (lambda store: store.listing(None, None, 9, job="job", state="done"), "jobs_job"),
+    "that run": (lambda store: store.listing(None, LAST, 9, state="running"), "requests_state"),
+    "with lost jobs": (lambda store: store.listing("anna", LAST, 9, state="lost"), "jobs_state"),
+    "with jobs done": (lambda store: store.listing("anna", LAST, 9, state="done"), "requests_of_caller"),
+}
+
+
+class Recorder:
+    """A database that remembers what it was asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.label = database.label
+        self.asked: set[str] = set()
+
+    async def open(self) -> None:
+        raise NotImplementedError
+
+    async def run(self, *statements: Statement) -> list[list[Row]]:
+        self.asked.update(sql for sql, _ in statements)
+        return await self._database.run(*statements)
+
+    async def read(self, sql: str, *values: Any) -> list[Row]:
+        self.asked.add(sql)
+        return await self._database.read(sql, *values)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+async def plans(database: Database, asked: set[str]) -> list[str]:
+    steps = []
+    for sql in asked:
+        values = [1] * max(map(int, re.findall(r"\$([0-9]+)", sql)), default=0)
+        steps += [step for *_, step in await database.read(f"EXPLAIN QUERY PLAN {sql}", *values)]
+    return steps
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_a_question_is_answered_by_an_index(question: str, tmp_path: Path) -> None:
+    ask, index = QUESTIONS[question]
+    recorder = Recorder(await open_database("", tmp_path))
+    await ask(JobStore(recorder))
+    steps = await plans(recorder, set(recorder.asked))
+    await recorder.close()
+    assert [step for step in steps if f"INDEX {index} " in f"{step} "], steps
+    assert not {"SCAN requests", "SCAN jobs"} & set(steps)
+    if index == "jobs_job":
+        assert not [step for step in steps if "requests_of_caller" in step], steps
+
+
+async def test_a_taken_key_is_found_by_its_index(tmp_path: Path) -> None:
+    recorder = Recorder(await open_database("", tmp_path))
+    store = JobStore(recorder)
+    for id in ("a", "b"):
+        await store.open(request_row(id, key="key"))
+    steps = await plans(recorder, set(recorder.asked))
+    await recorder.close()
+    assert "SEARCH requests USING INDEX requests_key (key=? AND caller=?)" in steps
+    assert not {"SCAN requests", "SCAN jobs"} & set(steps)
+
+
+async def test_every_index_answers_a_question(tmp_path: Path) -> None:
+    database = await open_database("", tmp_path)
+    made = await database.read("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL")
+    await database.close()
+    assert {name for (name,) in made} == {index for _, index in QUESTIONS.values()}

@@ -1,0 +1,380 @@
+"""The journal's look-ups and moves, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, get_args
+
+import pytest
+
+from app.store.db import Database, StoreRefusal
+from app.store.jobs import PURGE_ROWS, JobState, JobStore, Move, Total
+from tests.store.conftest import Place
+from tests.store.rows import NOW, job_row, request_row
+
+pytestmark = pytest.mark.anyio
+
+
+def ids(rows: Any) -> list[str]:
+    return [row.id for row in rows]
+
+
+class TestEntering:
+    async def test_a_request_comes_back_as_it_was_written(self, store: JobStore) -> None:
+        row = request_row("a", key="key", created=1_800_000_000.123456, owner=None, answer="{}")
+        assert await store.open(row) is None
+        assert await store.request("a") == row
+        assert await store.request("b") is None
+
+    async def test_a_job_comes_back_as_it_was_written(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        plain = job_row("1", "a", first=3, count=4, updated=NOW + 0.1)
+        full = job_row("2", "a", first=7, state="done", job="j", ticket="{}", cost="0.10", verdict="[]")
+        await store.intend(plain)
+        await store.intend(full)
+        assert await store.jobs_of("a") == [plain, full]
+
+    async def test_a_job_without_a_request_is_refused(self, store: JobStore) -> None:
+        with pytest.raises(StoreRefusal):
+            await store.intend(job_row("1", "nobody"))
+
+    async def test_entering_twice_is_as_good_as_once(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key"))
+        await store.open(request_row("b"))
+        assert await store.open(request_row("a", key="key")) is None
+        assert await store.open(request_row("b")) is None
+        for _ in range(2):
+            await store.intend(job_row("1", "a"))
+        assert len(await store.listing(None, None, 9)) == 2
+        assert len(await store.jobs_of("a")) == 1
+
+    async def test_jobs_come_in_the_order_of_their_pictures_and_tries(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        await store.open(request_row("b"))
+        await store.intend(job_row("4", "a", first=1))
+        await store.intend(job_row("3", "a", first=0, created=NOW + 1))
+        await store.intend(job_row("2", "a", first=0))
+        await store.intend(job_row("1", "b"))
+        assert ids(await store.jobs_of("a")) == ["2", "3", "4"]
+
+
+class TestKeys:
+    async def test_a_key_that_is_taken_answers_with_its_request(self, store: JobStore) -> None:
+        first = request_row("a", key="key")
+        await store.open(first)
+        assert await store.open(request_row("b", key="key", created=NOW + 86_399)) == first
+        assert await store.request("b") is None
+
+    async def test_callers_do_not_share_keys(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key"))
+        assert await store.open(request_row("b", key="key", caller="bert")) is None
+        assert await store.open(request_row("c", key="other")) is None
+
+    async def test_an_expired_holder_loses_its_key_to_the_next(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key"))
+        late = NOW + 86_400
+        assert await store.open(request_row("b", key="key", created=late, keep_until=late + 1)) is None
+        old = await store.request("a")
+        assert old is not None
+        assert old.key is None
+        new = await store.by_key("anna", "key", late)
+        assert new is not None
+        assert new.id == "b"
+
+    async def test_a_key_means_its_request_for_as_long_as_that_is_kept(self, store: JobStore) -> None:
+        row = request_row("a", key="key")
+        await store.open(row)
+        assert await store.by_key("anna", "key", NOW + 86_399) == row
+        assert await store.by_key("anna", "key", NOW + 86_400) is None
+        assert await store.by_key("bert", "key", NOW) is None
+        assert await store.by_key("anna", "other", NOW) is None
+
+    async def test_of_fifty_at_once_with_one_key_one_is_entered(self, place: Place) -> None:
+        stores = [JobStore(await place.open()) for _ in range(2)]
+        rows = [request_row(f"r{number:02}", key="key") for number in range(50)]
+        answers = await asyncio.gather(*(stores[number % 2].open(row) for number, row in enumerate(rows)))
+        (entered,) = [row for row, answer in zip(rows, answers, strict=True) if answer is None]
+        assert [answer for answer in answers if answer is not None] == [entered] * 49
+        assert await stores[0].listing(None, None, 99) == [entered]
+
+    async def test_of_fifty_at_once_one_inherits_an_expired_key(self, place: Place) -> None:
+        stores = [JobStore(await place.open()) for _ in range(2)]
+        await stores[0].open(request_row("old", key="key", keep_until=NOW))
+        rows = [request_row(f"r{number:02}", key="key", created=NOW + 1) for number in range(50)]
+        answers = await asyncio.gather(*(stores[number % 2].open(row) for number, row in enumerate(rows)))
+        assert answers.count(None) == 1
+        assert len(await stores[1].listing(None, None, 99)) == 2
+
+    async def test_keys_that_mean_nothing_any_more_are_freed(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="1", keep_until=NOW - 1))
+        await store.open(request_row("b", key="2", keep_until=NOW))
+        assert await store.forget_keys(NOW) == 1
+        assert [(row.id, row.key) for row in await store.listing(None, None, 9)] == [("b", "2"), ("a", None)]
+
+
+class TestRepeats:
+    async def test_the_newest_request_for_the_same_is_found(self, store: JobStore) -> None:
+        for number in range(3):
+            await store.open(request_row(str(number), created=NOW + number))
+        await store.open(request_row("other", created=NOW + 9, fingerprint="0" * 64))
+        await store.open(request_row("berts", created=NOW + 9, caller="bert"))
+        found = await store.repeat_of("anna", "f" * 64, NOW)
+        assert found is not None
+        assert found.id == "2"
+        assert await store.repeat_of("anna", "f" * 64, NOW + 2.5) is None
+
+    async def test_one_that_is_just_as_old_as_asked_for_counts(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        assert await store.repeat_of("anna", "f" * 64, NOW) is not None
+
+
+class TestListing:
+    async def test_pages_are_newest_first_and_neither_repeat_nor_skip(self, store: JobStore) -> None:
+        for number in range(7):  # two and two of the same moment
+            await store.open(request_row(f"r{number}", created=NOW + number // 2))
+        pages: list[list[str]] = []
+        before = None
+        while page := await store.listing("anna", before, 3):
+            pages.append(ids(page))
+            before = (page[-1].created, page[-1].id)
+        assert pages == [["r6", "r5", "r4"], ["r3", "r2", "r1"], ["r0"]]
+
+    async def test_a_caller_sees_only_his_own_and_the_operator_all(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        await store.open(request_row("b", caller="bert"))
+        assert ids(await store.listing("bert", None, 9)) == ["b"]
+        assert ids(await store.listing(None, None, 9)) == ["b", "a"]
+
+    async def test_it_can_be_narrowed(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key", state="settled"))
+        await store.open(request_row("b", key="key", caller="bert", created=NOW + 1))
+        for number, state in enumerate(get_args(JobState)):
+            await store.intend(job_row(str(number), "a", state=state, job=f"job{number}"))
+        await store.intend(job_row("8", "b", state="lost"))
+        await store.intend(job_row("9", "b", first=1, state="lost"))
+        assert ids(await store.listing(None, None, 9, key="key")) == ["b", "a"]
+        assert ids(await store.listing("anna", None, 9, key="key")) == ["a"]
+        assert ids(await store.listing(None, None, 9, job="job3")) == ["a"]
+        assert ids(await store.listing("bert", None, 9, job="job3")) == []
+        assert ids(await store.listing(None, None, 9, state="settled")) == ["a"]
+        assert ids(await store.listing(None, None, 9, state="settling")) == []
+        for state in get_args(JobState):
+            assert ids(await store.listing(None, None, 9, state=state)) == (["b", "a"] if state == "lost" else ["a"])
+        last = (NOW + 1, "b")
+        assert ids(await store.listing("anna", last, 9, key="key", job="job0", state="intent")) == ["a"]
+        assert ids(await store.listing(None, last, 9, state="lost")) == ["a"]
+
+    async def test_whatever_is_asked_for_it_is_only_not_there(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key"))
+        for odd in ("\0", "a\0b", "\ud800", "'; DROP TABLE jobs; --", "$1", "%", "ü" * 5000, ""):
+            assert await store.listing(odd, None, 9) == []
+            assert await store.listing(None, None, 9, key=odd) == []
+            assert await store.listing(None, (NOW, odd), 9, job=odd) == []
+            assert await store.request(odd) is None
+            assert await store.by_job(odd) is None
+            assert await store.by_key("anna", odd, NOW) is None
+            assert await store.jobs_of(odd) == []
+        assert await store.request("a") is not None
+
+
+class TestJobs:
+    async def test_a_ticket_is_bound_to_a_job_that_had_none(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        for state in get_args(JobState):
+            before = job_row(f"row of {state}", "a", state=state)
+            await store.intend(before)
+            bound = await store.bind(before.id, "job", '{"t": 1}', NOW + 1)
+            assert bound is (state in ("intent", "ambiguous"))
+            changes = {"state": "submitted", "job": "job", "ticket": '{"t": 1}', "updated": NOW + 1} if bound else {}
+            assert replace(before, **changes) in await store.jobs_of("a")
+
+    async def test_a_job_moves_only_from_the_states_that_are_named(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        for state in get_args(JobState):
+            before = job_row(f"row of {state}", "a", state=state)
+            await store.intend(before)
+            moved = await store.move(
+                Move(before.id, "done", NOW + 1, of=("submitted", "lost"), cost="0.03", verdict="{}")
+            )
+            assert moved is (state in ("submitted", "lost"))
+            changes = {"state": "done", "cost": "0.03", "verdict": "{}", "updated": NOW + 1} if moved else {}
+            assert replace(before, **changes) in await store.jobs_of("a")
+
+    async def test_a_move_that_says_nothing_of_cost_and_verdict_keeps_them(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        await store.intend(job_row("1", "a", cost="0.03", verdict="{}"))
+        assert await store.move(Move("1", "lost", NOW + 2, of=("intent",)))
+        assert await store.jobs_of("a") == [
+            job_row("1", "a", state="lost", cost="0.03", verdict="{}", updated=NOW + 2),
+        ]
+        assert not await store.move(Move("1", "done", NOW, of=()))
+        assert not await store.move(Move("2", "done", NOW, of=("lost",)))
+
+    async def test_of_twenty_who_would_charge_a_job_one_does(self, place: Place) -> None:
+        stores = [JobStore(await place.open()) for _ in range(2)]
+        await stores[0].open(request_row("a"))
+        await stores[0].intend(job_row("1", "a", state="submitted"))
+        moves = (
+            stores[number % 2].move(Move("1", "done", NOW, of=("submitted", "lost"), cost=f"0.{number:02}"))
+            for number in range(20)
+        )
+        moved = await asyncio.gather(*moves)
+        assert moved.count(True) == 1
+        (job,) = await stores[1].jobs_of("a")
+        assert job.cost == f"0.{moved.index(True):02}"
+
+    async def test_a_request_is_found_by_its_providers_job(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        await store.open(request_row("b", created=NOW + 1))
+        await store.intend(job_row("1", "a", job="job", provider="other"))
+        await store.intend(job_row("2", "a", first=1))
+        row = await store.by_job("job")
+        assert row is not None
+        assert row.id == "a"
+        await store.intend(job_row("3", "b", job="job"))  # two providers may use the same id
+        row = await store.by_job("job")
+        assert row is not None
+        assert row.id == "b"
+
+    async def test_upstream_ids_are_told_by_endpoint_and_time(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        for number, fields in enumerate(({}, {"endpoint": "other"}, {"provider": "other"}, {"updated": NOW - 1}, {})):
+            await store.intend(job_row(str(number), "a", job=f"job{number}", **fields))
+        await store.intend(job_row("5", "a"))
+        assert await store.job_ids("fal", "fal-ai/edit", NOW) == {"job0", "job4"}
+        await store.bind("5", "job5", "{}", NOW + 1)
+        assert await store.job_ids("fal", "fal-ai/edit", NOW + 1) == {"job5"}
+
+    async def test_the_books_are_exact(self, store: JobStore) -> None:
+        assert await store.totals() == {}
+        await store.open(request_row("a"))
+        for number in range(10):
+            await store.intend(job_row(str(number), "a", state="done", cost="0.1"))
+        await store.intend(job_row("x", "a", state="done", cost="0.033333333333333333333"))
+        await store.intend(job_row("y", "a", state="done"))
+        await store.intend(job_row("z", "a"))
+        assert await store.totals() == {
+            "done": Total(12, Decimal("1.033333333333333333333"), unpriced=1),
+            "intent": Total(1, Decimal(0), unpriced=1),
+        }
+
+
+class TestAnswers:
+    async def test_an_answer_is_kept_with_the_request(self, store: JobStore) -> None:
+        row = request_row("a", key="key")
+        await store.open(row)
+        assert await store.answer("a", "one", "settling", '{"ok": 1}', NOW + 5)
+        answered = replace(row, state="settling", answer='{"ok": 1}', keep_until=NOW + 5)
+        assert await store.request("a") == answered
+        assert await store.settle("a", "one")
+        assert await store.request("a") == replace(answered, state="settled", owner=None)
+
+    async def test_an_answer_can_be_the_end_and_free_the_key(self, store: JobStore) -> None:
+        await store.open(request_row("a", key="key"))
+        assert await store.answer("a", "one", "settled", "{}", NOW + 5, forget_key=True)
+        row = await store.request("a")
+        assert row is not None
+        assert (row.state, row.owner, row.key) == ("settled", None, None)
+        assert await store.open(request_row("b", key="key")) is None
+
+    async def test_who_has_lost_a_request_cannot_answer_or_settle_it(self, store: JobStore) -> None:
+        row = request_row("a", lease=NOW - 1)
+        await store.open(row)
+        assert ids(await store.adopt("two", NOW + 6, NOW)) == ["a"]
+        assert not await store.answer("a", "one", "settled", "{}", NOW)
+        assert not await store.settle("a", "one")
+        assert await store.request("a") == replace(row, owner="two", lease=NOW + 6)
+        assert await store.settle("a", "two")
+        assert not await store.settle("a", "two")
+
+
+class TestOwners:
+    async def test_what_a_dead_process_left_is_taken_over(self, store: JobStore) -> None:
+        dead = request_row("dead", lease=NOW - 1)
+        free = request_row("free", owner=None, lease=0, state="settling", created=NOW - 9)
+        await store.open(dead)
+        await store.open(free)
+        await store.open(request_row("alive", lease=NOW))
+        await store.open(request_row("over", state="settled", owner=None, lease=0))
+        await store.open(request_row("mine", owner="two", lease=NOW - 1))
+        assert await store.adopt("two", NOW + 6, NOW) == [
+            replace(free, owner="two", lease=NOW + 6),
+            replace(dead, owner="two", lease=NOW + 6),
+        ]
+        assert await store.adopt("three", NOW + 6, NOW - 0.5) == [
+            request_row("mine", owner="three", lease=NOW + 6),
+        ]
+
+    async def test_each_request_is_adopted_by_one(self, place: Place) -> None:
+        stores = [JobStore(await place.open()) for _ in range(3)]
+        for number in range(40):
+            await stores[0].open(request_row(f"r{number:02}", owner="dead", lease=NOW - 1))
+        adopters = (stores[number % 3].adopt(f"p{number}", NOW + 6, NOW) for number in range(12))
+        adopted = await asyncio.gather(*adopters)
+        assert sorted(id for rows in adopted for id in ids(rows)) == [f"r{number:02}" for number in range(40)]
+        for number, rows in enumerate(adopted):
+            assert {row.owner for row in rows} <= {f"p{number}"}
+
+    async def test_who_renews_keeps_what_is_his(self, store: JobStore) -> None:
+        for id, owner in (("a", "one"), ("b", "one"), ("c", "two")):
+            await store.open(request_row(id, owner=owner))
+        await store.open(request_row("d", state="settled"))
+        await store.renew("one", NOW + 60)
+        assert ids(await store.adopt("three", NOW + 99, NOW + 50)) == ["c"]
+
+    async def test_what_is_let_go_of_can_be_had_at_once(self, store: JobStore) -> None:
+        await store.open(request_row("a", lease=NOW + 60))
+        await store.open(request_row("b", lease=NOW + 60, owner="two"))
+        await store.release("one")
+        assert ids(await store.adopt("three", NOW + 60, NOW)) == ["a"]
+
+
+class TestPurging:
+    async def test_settled_requests_go_with_their_jobs_and_others_stay(self, store: JobStore) -> None:
+        await store.open(request_row("old", state="settled"))
+        await store.open(request_row("open", state="settling"))
+        await store.open(request_row("new", state="settled", created=NOW + 1))
+        for request in ("old", "open", "new"):
+            await store.intend(job_row(request, request, job=request))
+        assert await store.purge(NOW + 1) == 1
+        assert ids(await store.listing(None, None, 9)) == ["new", "open"]
+        assert await store.jobs_of("old") == []
+        assert (await store.totals())["intent"].jobs == 2
+
+    async def test_there_may_be_more_than_fit_into_one_transaction(self, store: JobStore, database: Database) -> None:
+        many = PURGE_ROWS * 2 + 1
+        await database.run(
+            (
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)"
+                " INSERT INTO requests SELECT 'r' || i, 'anna', 'key' || i, 'f', 'settled', NULL, 0, 1, 1, 1, '', '',"
+                " NULL FROM n",
+                (many,),
+            )
+        )
+        assert await store.forget_keys(2) == many
+        assert await store.purge(2) == many
+        assert await store.listing(None, None, 9) == []
+
+
+class TestTogether:
+    """What belongs together is one transaction."""
+
+    async def test_a_request_is_entered_with_its_first_job(self, store: JobStore) -> None:
+        await store.intend(job_row("1", "a"), request_row("a"))
+        assert await store.request("a") == request_row("a")
+        assert await store.jobs_of("a") == [job_row("1", "a")]
+
+    async def test_an_answer_brings_the_end_of_its_jobs(self, store: JobStore) -> None:
+        await store.intend(job_row("1", "a", state="submitted"), request_row("a"))
+        moves = [Move("1", "done", NOW + 1, of=("submitted",), cost="0.03", verdict="{}")]
+        assert await store.answer("a", "one", "settled", "{}", NOW + 9, moves=moves)
+        [job] = await store.jobs_of("a")
+        assert (job.state, job.cost) == ("done", "0.03")
+
+    async def test_a_lease_in_the_far_future_holds_nobody(self, store: JobStore) -> None:
+        """The clock was set back after it was given."""
+        await store.open(request_row("a", owner="dead", lease=NOW + 3600))
+        await store.open(request_row("b", owner="alive", lease=NOW + 5))
+        assert [row.id for row in await store.adopt("me", NOW + 6, NOW)] == ["a"]
