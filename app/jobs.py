@@ -151,12 +151,11 @@ class Journal:
             created=now,
             updated=now,
         )
-        request = self._unwritten.pop(request_id, None)
         try:
-            await self._must(self.store.intend(row, request))
-        except Overloaded:
-            if request is not None:
-                self._unwritten[request_id] = request
+            await self._must(self.store.intend(row, self._unwritten.pop(request_id, None)))
+        except Overloaded:  # it may be there all the same, and is not sent
+            never = self.moved(job, "failed", of=("intent",), cost=Decimal(0))
+            self._owe_later(lambda: self.store.move(never))
             raise
         return job
 
