@@ -32,7 +32,8 @@ CHANCE = 1e-6  # a row of failures that is likelier than this, as failures go la
 # Before the first probe, then twice as long each time: where an offer is a model's only one, its callers have no other
 # way, and a hiccup should not cost them seconds.
 FIRST_PROBE_SECONDS = 0.25
-PROBE_SECONDS = 5.0  # at most between probes; and a probe not heard of for so long does not hold the next one back
+LONGEST_PAUSE_SECONDS = 1.0
+PROBE_SECONDS = 5.0  # a probe not heard of for so long does not hold the next one back
 PROBE_JOB_SECONDS = 60.0  # a probe whose job was taken has so long to finish it
 
 HEALTH = frozenset({Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.MALFORMED, Fault.UNAUTHORIZED})
@@ -63,10 +64,11 @@ class Breakers:
         on_change: OnChange = lambda offer, view: None,
         *,
         first_probe: float = FIRST_PROBE_SECONDS,
+        longest_pause: float = LONGEST_PAUSE_SECONDS,
     ) -> None:
         """`on_change` is told when an offer goes out and when it comes back, not of each probe. It must not raise.
-        `first_probe`: seconds after an offer went out."""
-        self._first_probe = first_probe
+        `first_probe`: seconds after an offer went out; then twice as long each time, up to `longest_pause`."""
+        self._pauses = first_probe, longest_pause
         self._clock = clock
         self._on_change = on_change
         self._offers: dict[str, _Offer] = {}
@@ -74,7 +76,7 @@ class Breakers:
     def of(self, offer: str) -> Breaker:
         """The breaker of an offer ("provider/endpoint"), for one attempt."""
         if offer not in self._offers:
-            self._offers[offer] = _Offer(offer, self._clock, self._on_change, self._first_probe)
+            self._offers[offer] = _Offer(offer, self._clock, self._on_change, *self._pauses)
         return Breaker(self._offers[offer])
 
     def states(self) -> Mapping[str, BreakerView]:
@@ -220,9 +222,10 @@ class _Step:
 class _Offer:
     """What all attempts at one offer share."""
 
-    def __init__(self, name: str, clock: Clock, on_change: OnChange, first_probe: float) -> None:
+    def __init__(self, name: str, clock: Clock, on_change: OnChange, first_probe: float, longest_pause: float) -> None:
         self.name = name
         self._first_probe = first_probe
+        self._longest_pause = longest_pause
         self.probes = 0  # since it went out
         self._clock = clock
         self._on_change = on_change
@@ -252,8 +255,9 @@ class _Offer:
         return max(self.due - self.now(), 0.0) if self.out else 0.0
 
     def pause(self) -> float:
-        """Seconds from one probe to the next."""
-        return min(self._first_probe * 2.0**self.probes, PROBE_SECONDS)
+        """Seconds from one probe to the next. An account that is locked may be unlocked at any moment, to ask costs
+        nothing, and the answer is the same as ours would be."""
+        return 0.0 if self.locked else min(self._first_probe * 2.0**self.probes, self._longest_pause)
 
     def view(self) -> BreakerView:
         wait = self.wait()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from app.conclusion import Concluder
 from app.delivery import Upstream
-from app.errors import GatewayError, InternalError
+from app.errors import GatewayError
 from app.jobs import LEASE_SECONDS, Journal
 from app.records import load_plan, load_quote
 from app.recovery import Recovery
@@ -25,6 +25,7 @@ from providers.base import Clock
 log = logging.getLogger("imagegate.recovery")
 
 TICK_SECONDS = LEASE_SECONDS / 3
+RETRY_SECONDS = 2.0  # between tries to take up a request while journal or store cannot be read
 
 
 class Caretaker:
@@ -46,6 +47,8 @@ class Caretaker:
         self._upstreams = upstreams
         self._clock = clock
         self._ticking: asyncio.Task[None] | None = None
+        self._idle: frozenset[str] = frozenset()  # what nobody worked on at the last look
+        self._hopeless: set[str] = set()  # what cannot be taken up, and was told
         self.in_vain = False  # the journal could not be written a moment ago
 
     def start(self) -> None:
@@ -66,6 +69,7 @@ class Caretaker:
                 await self._journal.renew()
                 for row in await self._journal.adopt():
                     self._revive(row)
+                await self._look_after_its_own()
                 self.in_vain = False
             except StoreError as error:
                 self.in_vain = True
@@ -74,12 +78,32 @@ class Caretaker:
                 log.exception("the journal cannot be taken care of")
             await asyncio.sleep(TICK_SECONDS)
 
+    async def _look_after_its_own(self) -> None:
+        """What this process owns but nobody works on, two looks in a row: an adoption whose answer was lost, a request
+        whose last job ended unnoticed."""
+        idle = frozenset(
+            id
+            for id in await self._journal.store.unsettled(self._journal.owner)
+            if self._runs.get(id) is None and not self._recovery.works_on(id) and id not in self._hopeless
+        )
+        for id in idle & self._idle:
+            row = await self._journal.store.request(id)
+            if row is not None and row.owner == self._journal.owner and row.state != "settled":
+                self._revive(row)
+        self._idle = idle
+
     def _revive(self, row: RequestRow) -> None:
-        plan, _ = load_plan(row.plan)
+        try:
+            plan, _ = load_plan(row.plan)
+        except Exception:
+            log.exception("%s: its page in the journal cannot be read", row.id)
+            self._hopeless.add(row.id)
+            return
         if plan.offer.provider not in self._upstreams:
             log.error("%s: its provider %s is not configured any more", row.id, plan.offer.provider)
+            self._hopeless.add(row.id)
             return
-        log.warning("%s: taken up where another process left it (%s)", row.id, row.state)
+        log.warning("%s: taken up where it was left (%s)", row.id, row.state)
         if row.state == "running":
             run = self._runs.new(row.id, Caller(row.caller, row.caller), row.fingerprint, Terms(row.key))
             self._runs.start(run, self._resume(run, row, plan))
@@ -87,17 +111,19 @@ class Caretaker:
             self._recovery.resettle(row)
 
     async def _resume(self, run: Run, row: RequestRow, plan: Plan) -> None:
-        tally, began = Tally(), self._clock.monotonic()
-        error: GatewayError | None = None
+        began = self._clock.monotonic()
+        run.created = int(row.created)
         run.begin()
-        try:
-            plan = await self._recovery.plan_of(row)
-            for event in await self._recovery.pick_up(row, plan, tally):
-                tally.add(event)
-                await run.tell(event)
-        except GatewayError as failed:
-            error = failed
-        except Exception:
-            log.exception("%s: a defect of the gateway", run.id)
-            error = InternalError("The gateway failed.", should_retry=False)
-        await self._concluder.conclude(run, plan, load_quote(row.quote), tally, began, error)
+        while True:
+            tally = Tally()
+            try:
+                plan = await self._recovery.plan_of(row)
+                events = await self._recovery.pick_up(row, plan, tally)
+                break
+            except (GatewayError, StoreError) as error:  # nothing has been done yet
+                log.error("%s: cannot be taken up now: %s", row.id, error)
+            await self._clock.sleep(RETRY_SECONDS)
+        for event in events:
+            tally.add(event)
+            await run.tell(event)
+        await self._concluder.conclude(run, plan, load_quote(row.quote), tally, began, None)

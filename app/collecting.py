@@ -2,7 +2,7 @@
 
 A job that is not wanted any more, or not done in time, is cancelled upstream; if it is too late for that, it is done
 and paid for, and is collected after all. What cannot be decided here (was the cancellation heard?) is handed to
-`unsettled`, which finds out later.
+`fates`, which finds out later.
 """
 
 from __future__ import annotations
@@ -28,11 +28,17 @@ GRACE_SECONDS = 1.0  # adapters keep the deadline themselves; one that does not 
 T = TypeVar("T")
 
 
-class Unsettled(Protocol):
-    """Told of each job whose fate is open."""
+class Fates(Protocol):
+    """Told of each job of a request whose fate is open."""
 
-    def __call__(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
-        """`ticket` None: not even known whether there is a job. `cancelling`: its end has been asked for."""
+    def follow(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+        """Find it out. `ticket` None: not even known whether there is a job. `cancelling`: its end was asked for."""
+
+    def hold(self) -> None:
+        """Somebody is still at it. Each `hold` is followed by a `release`."""
+
+    async def release(self) -> None:
+        """Nobody is any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Order(Generic[T]):
     stop: Stop
     attempts: list[Attempt]  # every attempt is entered, also those that nobody waits for any more
     finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[T]]
-    unsettled: Unsettled
+    fates: Fates
 
 
 class Collector:
@@ -82,7 +88,7 @@ class Collector:
         except Cancelled as error:
             why = error
         except Exception:  # a defect of the adapter
-            order.unsettled(job, ticket)
+            order.fates.follow(job, ticket)
             raise
         # In a task of its own: whoever waits may leave, a cancellation must not.
         rescue = asyncio.create_task(self._rescued(order, job, ticket))
@@ -100,7 +106,7 @@ class Collector:
         collected after all if it can be."""
         if await self._cancel(order.provider, ticket):
             await self._journal.move(job, "cancelling", of=("submitted",))
-            order.unsettled(job, ticket, cancelling=True)
+            order.fates.follow(job, ticket, cancelling=True)
             return None
         try:
             async with asyncio.timeout(RESCUE_SECONDS + 1):
@@ -109,6 +115,9 @@ class Collector:
             error = ProviderError(Fault.TIMEOUT, "The provider's result did not come.", accepted=True)
         except ProviderError as failed:
             error = failed
+        except Exception as defect:
+            log.exception("%s job %s: cannot be collected", order.provider.name, ticket.job)
+            error = ProviderError(Fault.MALFORMED, "The gateway failed.", detail=repr(defect), accepted=True)
         if not await self._journal.fail(job, error):
             await self._lost(order, job, ticket, error)
         return None
@@ -116,20 +125,22 @@ class Collector:
     async def _lost(self, order: Order[Any], job: Job, ticket: Ticket, error: ProviderError) -> None:
         log.error("%s job %s: its result is lost for now: %s", order.provider.name, ticket.job, error.detail)
         await self._journal.move(job, "lost", verdict=Verdict(fault=error.fault, detail=error.detail))
-        order.unsettled(job, ticket)
+        order.fates.follow(job, ticket)
 
     async def cancel_when_known(self, order: Order[Any], job: Job, submit: asyncio.Task[Ticket]) -> None:
+        """To be called at once, with the request held: who waits for it is told something else meanwhile."""
         try:
             ticket = await submit
+            result = ticket.result or await self._rescued(order, job, ticket)
+            if result is not None:  # paid for, and too late for this answer: kept
+                await self._journal.move(job, "lost", verdict=Verdict(detail="done when nobody waited any more"))
+                order.fates.follow(job, ticket)
         except ProviderError as error:
             log.info("%s: the abandoned submit failed: %s (%s)", order.provider.name, error.fault, error.detail)
         except Exception:
             log.exception("%s: the abandoned submit failed", order.provider.name)
-        else:
-            result = ticket.result or await self._rescued(order, job, ticket)
-            if result is not None:  # paid for, and too late for this answer: kept
-                await self._journal.move(job, "lost", verdict=Verdict(detail="done when nobody waited any more"))
-                order.unsettled(job, ticket)
+        finally:
+            await order.fates.release()
 
     async def _cancel(self, provider: Provider, ticket: Ticket) -> bool:
         """Ask for the end of a job; False if it was too late, True also if that is not known."""

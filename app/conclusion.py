@@ -1,8 +1,8 @@
-"""The end of a request: one receipt, the journal's page, then whoever listens; in this order."""
+"""The end of a request: the journal's page, one receipt, then whoever listens; in this order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from app.delivery import Upstream
 from app.errors import GatewayError
@@ -28,7 +28,6 @@ class Concluder:
         upstreams: Mapping[str, Upstream],
         clock: Clock,
         *,
-        now: Callable[[], float],
         keep_seconds: float,
     ) -> None:
         """`keep_seconds`: how long an answer is kept for its Idempotency-Key."""
@@ -38,7 +37,6 @@ class Concluder:
         self._receipts = receipts
         self._upstreams = upstreams
         self._clock = clock
-        self._now = now
         self._keep_seconds = keep_seconds
 
     async def conclude(
@@ -61,14 +59,11 @@ class Concluder:
             error = tally.error(quote.currency)
         seconds = self._clock.monotonic() - began
         receipt = tally.receipt(run.id, run.caller, plan, quote.currency, seconds, error)
-        self._receipts.issue(receipt)
         label = self._upstreams[plan.offer.provider].provider.label
-        answer = tally.answered(receipt, label, int(self._now()), error)
+        answer = tally.answered(receipt, label, run.created, error)
         if opened:
-            settled = not self._recovery.is_open(run.id)
             forget = tally.may_be_forgotten(error)
-            await self._journal.answer(
-                run.id, answer, settled=settled, keep_seconds=self._keep_seconds, forget_key=forget, moves=moves
-            )
-            await self._recovery.answered(run.id, settled=settled)
+            await self._journal.answer(run.id, answer, keep_seconds=self._keep_seconds, forget_key=forget, moves=moves)
+        await self._recovery.answered(run.id)
+        self._receipts.issue(receipt)
         await self._runs.end(run, outcome(receipt, answer) if error is None else error)

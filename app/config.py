@@ -71,7 +71,7 @@ class Repeats(Strict):
         description="An answer to a request with an Idempotency-Key, and what nobody was there to receive.",
     )
     retry_seconds: int = Field(
-        900, ge=0, description="An answer for an SDK that repeats by itself (x-stainless-retry-count); 0: not at all."
+        900, ge=0, description="Any other answer: for SDKs that repeat by themselves (x-stainless-retry-count)."
     )
     join_seconds: float = Field(
         0, ge=0, description="Within them an equal request of the same key is taken for a repeat, whoever sends it."

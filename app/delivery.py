@@ -182,11 +182,14 @@ class Deliverer:
             raise Expired("The answer's pictures are not kept any more.")
         return replace(artefact, url=None, b64=pybase64.b64encode(await self._read(artefact.key)))
 
-    def link(self, artefact: Artefact, base_url: str, expires: float) -> str | None:
-        """Where a kept picture can be read until `expires` (Unix seconds)."""
+    def link(self, artefact: Artefact, base_url: str) -> str | None:
+        """Where a picture of an earlier answer can be read for as long as it is kept; None if it is not any more, or
+        never was."""
         if artefact.key is None:
             return artefact.url
-        return base_url + self._storage.sign(artefact.key, expires)
+        expires = self._storage.expiry(artefact.key)
+        expires = self._now() + self._results.url_seconds if expires is None else expires
+        return base_url + self._storage.sign(artefact.key, expires) if expires > self._now() else None
 
     async def keep_input(self, media: Media, seconds: float) -> str:
         """Keep an input picture that the end of a request needs. Raises Overloaded."""

@@ -80,7 +80,11 @@ class Dispatcher:
         async def work(call: Call) -> Done[T]:
             try:
                 job, ticket, result = await self._one(order, call)
-                return Done(call, await order.finish(call, job, ticket, result))
+                try:
+                    return Done(call, await order.finish(call, job, ticket, result))
+                except Exception:
+                    order.fates.follow(job, ticket)  # it is done and paid for
+                    raise
             except (ProviderError, GatewayError) as error:
                 return Done(call, error=error)
             except Exception:  # must not take the other calls, which are paid for, with it
@@ -190,6 +194,7 @@ class Dispatcher:
         except TimeoutError:
             if submit.done():
                 return submit.result()
+            order.fates.hold()
             self._collector.leave(self._collector.cancel_when_known(order, job, submit))
             raise ProviderError(
                 Fault.TIMEOUT, "The provider did not take the job in time.", detail="submit is still under way"
@@ -208,13 +213,13 @@ class Dispatcher:
                 await self._journal.move(job, "failed", cost=Decimal(0), verdict=verdict)
                 raise
             await self._journal.move(job, "ambiguous", verdict=verdict)
-            order.unsettled(job, None)
+            order.fates.follow(job, None)
             if error.fault is Fault.TIMEOUT:  # of the submit, not of the request
                 error.fault = Fault.UNAVAILABLE
             raise
         except Exception:
             await self._journal.move(job, "ambiguous", verdict=Verdict(fault="defect"))
-            order.unsettled(job, None)
+            order.fates.follow(job, None)
             raise
         await self._journal.bind(job, ticket)
         return ticket

@@ -147,6 +147,7 @@ class Gateway:
         joined = run is not None
         if run is None:
             run = self._runs.new(prepared.id, prepared.caller, prepared.fingerprint, prepared.terms)
+            run.created = int(self.now())
             self._runs.start(run, self._work(run, prepared))
         with self._runs.listening(run):
             await run.begun()
@@ -249,9 +250,6 @@ class Gateway:
                 tally.seeds[call.first] = harvest.seed
             return harvest
 
-        def unsettled(job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
-            self._recovery.follow(prepared.id, plan, job, ticket, cancelling=cancelling)
-
         order: Order[Harvest] = Order(
             request_id=prepared.id,
             key_id=prepared.caller.key_id,
@@ -263,7 +261,7 @@ class Gateway:
             stop=run.stop,
             attempts=tally.attempts,
             finish=finish,
-            unsettled=unsettled,
+            fates=_Fates(self._recovery, prepared.id, plan),
         )
         async with aclosing(self._dispatcher.run(order)) as calls:
             async for done in calls:
@@ -296,6 +294,24 @@ class Gateway:
         await self._runs.abandon()
         await self._dispatcher.settle()
         await self._caretaker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fates:
+    """What became of one request's jobs is for the recovery to find out."""
+
+    recovery: Recovery
+    request_id: str
+    plan: Plan
+
+    def follow(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+        self.recovery.follow(self.request_id, self.plan, job, ticket, cancelling=cancelling)
+
+    def hold(self) -> None:
+        self.recovery.hold(self.request_id)
+
+    async def release(self) -> None:
+        await self.recovery.release(self.request_id)
 
 
 def _events(plan: Plan, done: Done[Harvest]) -> tuple[Artefact | Failure, ...]:

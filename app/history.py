@@ -8,10 +8,9 @@ from decimal import Decimal
 
 from app.delivery import Upstream
 from app.errors import GatewayError, InvalidValue, Overloaded
-from app.jobs import OPEN
 from app.records import Answered, load_answer, load_plan, load_quote, load_verdict
 from app.store.db import StoreError
-from app.store.jobs import JobRow, JobState, JobStore, RequestRow, RequestState
+from app.store.jobs import OPEN, JobRow, JobState, JobStore, RequestRow, RequestState
 from app.types import Artefact, Caller, Failure, Plan
 
 
@@ -86,7 +85,7 @@ class History:
     def link(self, record: Record, artefact: Artefact, base_url: str) -> str | None:
         """Where a picture of a request can be read."""
         upstream = self._upstreams.get(record.plan.offer.provider)
-        return artefact.url if upstream is None else upstream.deliverer.link(artefact, base_url, record.keep_until)
+        return artefact.url if upstream is None else upstream.deliverer.link(artefact, base_url)
 
     async def _record(self, row: RequestRow) -> Record:
         plan, _ = load_plan(row.plan)

@@ -5,15 +5,18 @@ A job's states (each is one row; only the arrows drawn are ever taken):
     intent ──────► submitted ──────► done          paid; its pictures are with the caller or kept, or were refused
       │  │          │  │   └───────► failed        ended without a bill
       │  │          │  └► cancelling ─► cancelled  stopped without a bill; or done, if it was too late
-      │  │          └─────► lost ◄────► …          paid, perhaps, but its result cannot be had: asked for for a day
+      │  │          └─────► lost ─► done           paid, perhaps, but its result cannot be had: asked for for a day
       │  └► failed                                 surely not taken
       └───► ambiguous ─► submitted | failed        the reply was lost: looked for upstream for a day, never sent again
+
+What is still lost, ambiguous or cancelling after a day is `unresolved`, for an operator to see.
 
 `intent` is written before a submit is sent, the ticket before it is waited for, the end of a job once: each move names
 the states that it may start from, so whoever comes second changes nothing and a job is charged once.
 
-A request is `running` until it is answered, `settling` while the fate of one of its jobs is open, then `settled`. What
-it may still cost is the sum of its open jobs: there is no reservation beside the rows that could get stuck.
+A request is `running` until it is answered, `settling` while the fate of one of its jobs is open, then `settled`: the
+database itself looks whether a job is open. What a request may still cost is the sum of its open jobs: there is no
+reservation beside the rows that could get stuck.
 
 Before anything was bought a journal that cannot write is an error (Overloaded). Afterwards it is not: such writes are
 owed, and repeated in their order until they succeed.
@@ -35,7 +38,7 @@ from app.catalogue.schema import Offer
 from app.errors import Overloaded
 from app.records import Answered, MaskKeys, Verdict, dump_answer, dump_plan, dump_quote, dump_ticket, dump_verdict
 from app.store.db import StoreError, StoreRefusal
-from app.store.jobs import JobRow, JobState, JobStore, Move, RequestRow, RequestState
+from app.store.jobs import OPEN, JobRow, JobState, JobStore, Move, RequestRow, RequestState
 from app.types import Call, Caller, EditRequest, Plan, Quote, Terms
 from providers.base import Clock, Fault, Media, ProviderError, Ticket, payload_mark
 
@@ -43,9 +46,9 @@ log = logging.getLogger("imagegate.jobs")
 
 T = TypeVar("T")
 
-OPEN: tuple[JobState, ...] = ("intent", "submitted", "cancelling", "lost", "ambiguous")
 LEASE_SECONDS = 6.0  # of a request, by a process that renews it; then another one may take over
 RETRY_SECONDS = 0.5  # between tries of an owed write
+CLOSE_SECONDS = 5.0  # for what is owed, at the end of the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Journal:
             lease=now + LEASE_SECONDS,
             created=now,
             deadline=now + seconds,
-            keep_until=now + keep_seconds,
+            keep_until=now + seconds + keep_seconds,  # counted anew when it is answered
             plan=dump_plan(plan, mask),
             quote=dump_quote(quote),
         )
@@ -129,10 +132,10 @@ class Journal:
             self._unwritten[id] = row
             return None
         try:
-            return await self._must(self.store.open(row))
-        except Overloaded:  # it may be there all the same: then it must not hold its key
-            nothing = Answered("failed", int(now), "", Decimal(0), uncertain=False)
-            self._owe_later(lambda: self._write_answer(id, nothing, settled=True, keep_seconds=0, forget_key=True))
+            return await self._must(lambda: self.store.open(row))
+        except Overloaded as error:  # it may be there all the same: then it must not hold its key
+            nothing = Answered("failed", int(now), "", Decimal(0), uncertain=False, error=error)
+            self._owe_later(lambda: self._write_answer(id, nothing, keep_seconds=0, forget_key=True, moves=()))
             raise
 
     async def intend(self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any]) -> Job:
@@ -151,23 +154,31 @@ class Journal:
             created=now,
             updated=now,
         )
+        # With each job until one is written: two that begin at once may be written in any order.
+        request = self._unwritten.get(request_id)
         try:
-            await self._must(self.store.intend(row, self._unwritten.pop(request_id, None)))
+            await self._must(lambda: self.store.intend(row, request))
         except Overloaded:  # it may be there all the same, and is not sent
             never = self.moved(job, "failed", of=("intent",), cost=Decimal(0))
             self._owe_later(lambda: self.store.move(never))
             raise
+        finally:
+            self._unwritten.pop(request_id, None)
         return job
 
-    async def _must(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except StoreError as error:
-            raise Overloaded(
-                "The gateway cannot write its journal at the moment. Nothing was sent to the provider.",
-                detail=str(error),
-                retry_after=5,
-            ) from None
+    async def _must(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Raises Overloaded if it cannot be written; also while older writes are still owed: first what was bought."""
+        why = "older writes are owed"
+        if self._payer is None:
+            try:
+                return await work()
+            except StoreError as error:
+                why = str(error)
+        raise Overloaded(
+            "The gateway cannot write its journal at the moment. Nothing was sent to the provider.",
+            detail=why,
+            retry_after=5,
+        )
 
     # ---- afterwards
 
@@ -203,12 +214,12 @@ class Journal:
 
     async def fail(self, job: Job, error: ProviderError) -> bool:
         """A job could not be collected: enter its end, if the error is its own verdict; else False, and it may still be
-        at work, and be billed."""
-        if error.fault not in (Fault.INVALID, Fault.REFUSED) and error.charged is not False:
+        at work, and be billed. What made nothing costs nothing here, whatever the provider says."""
+        own_word = error.fault in (Fault.INVALID, Fault.REFUSED) or (error.final and not error.lost)
+        if not own_word and error.charged is not False:
             return False
-        cost = Decimal(0) if error.charged is False else None
         verdict = Verdict(fault=error.fault, detail=error.detail)
-        await self.move(job, "cancelled" if error.cancelled else "failed", cost=cost, verdict=verdict)
+        await self.move(job, "cancelled" if error.cancelled else "failed", cost=Decimal(0), verdict=verdict)
         return True
 
     async def answer(
@@ -216,7 +227,6 @@ class Journal:
         id: str,
         answer: Answered,
         *,
-        settled: bool,
         keep_seconds: float,
         forget_key: bool,
         moves: Sequence[Move] = (),
@@ -225,28 +235,17 @@ class Journal:
         if self._unwritten.pop(id, None) is not None:
             return  # nothing was bought, and nobody has a key for it
         await self._owe(
-            lambda: self._write_answer(
-                id, answer, settled=settled, keep_seconds=keep_seconds, forget_key=forget_key, moves=moves
-            )
+            lambda: self._write_answer(id, answer, keep_seconds=keep_seconds, forget_key=forget_key, moves=moves)
         )
 
     async def _write_answer(
-        self,
-        id: str,
-        answer: Answered,
-        *,
-        settled: bool,
-        keep_seconds: float,
-        forget_key: bool,
-        moves: Sequence[Move] = (),
-    ) -> bool:
-        until = self._now() + keep_seconds
-        state: RequestState = "settled" if settled else "settling"
-        text = dump_answer(answer)
-        return await self.store.answer(id, self.owner, state, text, until, forget_key=forget_key, moves=moves)
+        self, id: str, answer: Answered, *, keep_seconds: float, forget_key: bool, moves: Sequence[Move]
+    ) -> RequestState | None:
+        until, text = self._now() + keep_seconds, dump_answer(answer)
+        return await self.store.answer(id, self.owner, text, until, forget_key=forget_key, moves=moves)
 
     async def settle(self, id: str) -> None:
-        """The fate of all of a request's jobs is known."""
+        """One of a request's jobs has ended after it was answered."""
         await self._owe(lambda: self.store.settle(id, self.owner))
 
     async def _owe(self, write: Callable[[], Awaitable[Any]]) -> None:
@@ -298,8 +297,10 @@ class Journal:
     async def close(self) -> None:
         """Let go of everything: whoever comes next may take it at once."""
         if self._payer is not None:
-            self._payer.cancel()
-            await asyncio.gather(self._payer, return_exceptions=True)
+            payer = self._payer
+            await asyncio.wait({payer}, timeout=CLOSE_SECONDS)
+            payer.cancel()
+            await asyncio.gather(payer, return_exceptions=True)
         try:
             await self.store.release(self.owner)
         except StoreError as error:

@@ -60,6 +60,7 @@ from app.store.jobs import JobStore
 log = logging.getLogger("imagegate")
 
 SWEEP_SECONDS = 60.0
+DATABASE_SECONDS = 30.0  # for the database to start
 JOURNAL_SECONDS = 30 * 86_400  # how long a settled request stays in the journal
 # What a page's script may read of an answer from another origin.
 EXPOSED_HEADERS = [
@@ -170,7 +171,6 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         Receipts([write_log]),
         upstreams,
         clock,
-        now=time.time,
         keep_seconds=keep_seconds,
     )
     gateway = Gateway(
@@ -239,13 +239,21 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
 
 
 def check_database(config: Config) -> None:
-    """Open the database once, and close it: what is wrong with it is said before anything listens.
-
-    Raises ConfigError."""
+    """Open the database once, and close it: what is wrong with it is said before anything listens. One that is still
+    starting is waited for. Raises ConfigError."""
 
     async def look() -> None:
         database = database_for(config.database_url.get_secret_value(), config.data_dir)
-        await database.open()
+        end = time.monotonic() + DATABASE_SECONDS
+        while True:
+            try:
+                await database.open()
+                break
+            except StoreError as error:
+                if time.monotonic() > end:
+                    raise
+                log.warning("waiting for the database: %s", error)
+                await asyncio.sleep(1)
         await database.close()
 
     try:
@@ -281,12 +289,15 @@ async def _sweep(storage: Storage, store: JobStore) -> None:
             gone = await storage.delete_expired(time.time())
             if gone:
                 log.info("%d expired pictures deleted", gone)
+        except Exception:
+            log.exception("the store could not be swept")
+        try:
             await store.forget_keys(time.time())
             await store.purge(time.time() - JOURNAL_SECONDS)
         except StoreError as error:
             log.error("the journal could not be swept: %s", error)
         except Exception:
-            log.exception("the store could not be swept")
+            log.exception("the journal could not be swept")
         await asyncio.sleep(SWEEP_SECONDS)
 
 

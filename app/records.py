@@ -1,7 +1,8 @@
 """What the journal keeps of a request, as JSON text, and back.
 
-Kept is what it takes to deliver what was bought and to answer again: never a prompt, a picture's bytes or a key. A
-plan comes back without payloads (nothing is ever submitted from the journal) and without input pictures.
+Kept is what it takes to deliver what was bought and to answer again: never a caller's prompt, a picture's bytes or a
+key. (What a provider made of a prompt, `revised_prompt`, is part of an answer.) A plan comes back without payloads,
+since nothing is ever submitted from the journal, and without input pictures.
 """
 
 from __future__ import annotations
@@ -104,16 +105,23 @@ def load_quote(text: str) -> Quote:
 
 
 def dump_ticket(ticket: Ticket) -> str:
-    """A ticket; one that already holds its result keeps it only if that came by URL."""
-    urls = [image.url for image in ticket.result.images] if ticket.result is not None else []
-    return _dumps({"data": dict(ticket.data), "urls": urls if all(urls) else [], "at_once": ticket.result is not None})
+    """A ticket; one that already holds its result keeps it only if that came by URL: bytes are not kept."""
+    result = ticket.result
+    if result is None or not all(image.url for image in result.images):
+        return _dumps({"data": dict(ticket.data), "result": None})
+    images = [[image.url, image.width, image.height] for image in result.images]
+    kept = {"images": images, "seed": result.seed, "billable_units": result.billable_units}
+    return _dumps({"data": dict(ticket.data), "result": kept})
 
 
 def load_ticket(provider: str, job: str, text: str) -> Ticket:
     """The ticket as `dump_ticket` left it."""
     kept = json.loads(text)
-    result = ProviderResult(tuple(ResultImage(url=url) for url in kept["urls"])) if kept["at_once"] else None
-    return Ticket(provider, job, kept["data"], result)
+    if kept["result"] is None:
+        return Ticket(provider, job, kept["data"])
+    made = kept["result"]
+    images = tuple(ResultImage(url=url, width=width, height=height) for url, width, height in made["images"])
+    return Ticket(provider, job, kept["data"], ProviderResult(images, made["seed"], _decimal(made["billable_units"])))
 
 
 def dump_answer(answer: Answered) -> str:

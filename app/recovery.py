@@ -14,13 +14,13 @@ from dataclasses import replace
 from decimal import Decimal
 
 from app.delivery import Keep, Upstream
-from app.errors import GatewayError, ProviderUnavailable, UpstreamAmbiguous
+from app.errors import Expired, GatewayError, InternalError, ProviderUnavailable, UpstreamAmbiguous
 from app.faults import from_provider
 from app.harvest import Harvest, Harvester
-from app.jobs import OPEN, Job, Journal
-from app.records import MaskKeys, Verdict, load_plan, load_ticket, load_verdict
+from app.jobs import Job, Journal
+from app.records import MaskKeys, Verdict, dump_ticket, load_plan, load_ticket, load_verdict
 from app.store.db import StoreError
-from app.store.jobs import JobRow, RequestRow
+from app.store.jobs import OPEN, JobRow, RequestRow
 from app.tally import Tally
 from app.types import Artefact, Attempt, Call, Failure, MaskStep, Plan
 from providers.base import Clock, Finder, ProviderError, Ticket
@@ -28,7 +28,7 @@ from providers.base import Clock, Finder, ProviderError, Ticket
 log = logging.getLogger("imagegate.recovery")
 
 FOLLOW_SECONDS = 86_400.0  # after that a job's fate is left open, for an operator to see
-LOOK_SECONDS = 600.0  # one look at a job
+LOOK_SECONDS = 30.0  # one look at a job: others want to look, too
 FIRST_LOOK_SECONDS = 60.0  # the least that a request which was cut off waits for its jobs
 AT_ONCE = 50  # jobs that are followed at the same time
 # A job is listed some time after it was sent, perhaps only once it has ended (fal runs one for an hour at most): before
@@ -60,7 +60,9 @@ class Recovery:
         self._open: Counter[str] = Counter()  # followed jobs of each request
         self._answered: set[str] = set()
         self._masks: dict[str, tuple[MaskKeys, Upstream]] = {}
+        self._resettling: set[str] = set()
         self._looking = asyncio.Semaphore(AT_ONCE)
+        self._finding = asyncio.Lock()
 
     async def close(self) -> None:
         """Follow nothing any more: whoever adopts the journal's pages will."""
@@ -72,72 +74,89 @@ class Recovery:
 
     def follow(self, request_id: str, plan: Plan, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
         """Find out what became of a job; `ticket` None: and whether there is one."""
-        self._open[request_id] += 1
+        self.hold(request_id)
+        plan = _without_inputs(plan)  # followed for a day: the pictures that came in need not wait for it
         task = asyncio.create_task(self._follow(request_id, plan, job, ticket, cancelling), name=f"follow {job.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def hold(self, request_id: str) -> None:
+        """Something about the request is not known yet. Each `hold` is followed by a `release`."""
+        self._open[request_id] += 1
+
+    async def release(self, request_id: str) -> None:
+        """It is known now."""
+        self._open[request_id] -= 1
+        if not self._open[request_id]:
+            del self._open[request_id]
+            if request_id in self._answered:
+                await self._settle(request_id)
 
     def keeps(self, request_id: str, mask: MaskKeys, upstream: Upstream) -> None:
         """These inputs are deleted when the request is settled."""
         self._masks[request_id] = (mask, upstream)
 
-    def is_open(self, request_id: str) -> bool:
-        """Whether the fate of one of its jobs is not known."""
-        return self._open[request_id] > 0
+    def works_on(self, request_id: str) -> bool:
+        """Whether something about the request is still being found out."""
+        return request_id in self._open or request_id in self._resettling
 
-    async def answered(self, request_id: str, *, settled: bool = False) -> None:
-        """The request has been answered: as soon as the fate of all its jobs is known, it is settled, if it is not yet
-        in the journal."""
-        self._answered.add(request_id)
-        await self._settle(request_id, settled=settled)
+    async def answered(self, request_id: str) -> None:
+        """The request has been answered: as soon as the fate of all its jobs is known, nothing of it is left here."""
+        if request_id in self._open:
+            self._answered.add(request_id)
+        else:
+            await self._forget_inputs(request_id)
 
-    async def _settle(self, request_id: str, *, settled: bool = False) -> None:
-        if self._open[request_id] or request_id not in self._answered:
-            return
-        del self._open[request_id]
+    async def _settle(self, request_id: str) -> None:
         self._answered.discard(request_id)
+        await self._journal.settle(request_id)
+        await self._forget_inputs(request_id)
+
+    async def _forget_inputs(self, request_id: str) -> None:
         keys, upstream = self._masks.pop(request_id, (None, None))
         if keys is not None and upstream is not None:
             await upstream.deliverer.forget(keys.original)
             await upstream.deliverer.forget(keys.mask)
-        if not settled:
-            await self._journal.settle(request_id)
 
     async def _follow(self, request_id: str, plan: Plan, job: Job, ticket: Ticket | None, cancelling: bool) -> None:
-        try:
-            upstream = self._upstreams[plan.offer.provider]
-            for pause in _pauses():
+        upstream = self._upstreams[plan.offer.provider]
+        for pause in _pauses():
+            try:
+                if ticket is None:
+                    ticket, absent = await self._find(job, upstream)
+                    if absent:
+                        break
                 async with self._looking:
-                    if ticket is None:
-                        ticket, absent = await self._find(job, upstream)
-                        if absent:
-                            break
                     if ticket is not None and await self._look(plan, job, ticket, upstream, cancelling):
                         break
-                if self._now() + pause > job.created + FOLLOW_SECONDS:
-                    log.error("%s: what became of job %s is not known", request_id, ticket.job if ticket else job.id)
-                    break
-                await self._clock.sleep(pause)
-        except Exception:
-            log.exception("%s: a job cannot be followed", request_id)
-        self._open[request_id] -= 1
-        await self._settle(request_id)
+            except Exception:
+                log.exception("%s: a job cannot be followed", request_id)
+            if self._now() + pause > job.created + FOLLOW_SECONDS:
+                log.error("%s: what became of job %s is not known", request_id, ticket.job if ticket else job.id)
+                await self._journal.move(job, "unresolved")
+                break
+            await self._clock.sleep(pause)
+        await self.release(request_id)
 
     async def _find(self, job: Job, upstream: Upstream) -> tuple[Ticket | None, bool]:
         """The ticket of a job whose submit was not answered, if the provider lists it; and whether there is none."""
         if not isinstance(upstream.provider, Finder):
             return None, False
         since, until = job.created - SENT_BEFORE, job.created + SENT_AFTER
-        try:
-            known = await self._journal.store.job_ids(job.provider, job.endpoint, since)
-            ticket = await upstream.provider.find(job.endpoint, job.mark, since, until, known)
-        except (ProviderError, StoreError) as error:
-            log.info("the submit of %s cannot be looked up: %s", job.request, error)
-            return None, False
-        if ticket is not None:
-            log.warning("%s: the lost submit was found: job %s", job.request, ticket.job)
-            await self._journal.bind(job, ticket)
-            return ticket, False
+        store = self._journal.store
+        async with self._finding:  # one after another: two lost submits of the same must not find the same job
+            try:
+                known = await store.job_ids(job.provider, job.endpoint, since)
+                ticket = await upstream.provider.find(job.endpoint, job.mark, since, until, known)
+                if ticket is not None:
+                    text = dump_ticket(ticket)
+                    if not await store.bind(job.id, ticket.job, text, self._now(), found=True):
+                        return None, False
+                    log.warning("%s: the lost submit was found: job %s", job.request, ticket.job)
+                    return ticket, False
+            except (ProviderError, StoreError) as error:
+                log.info("the submit of %s cannot be looked up: %s", job.request, error)
+                return None, False
         if self._now() < job.created + SURELY_LISTED_SECONDS:
             return None, False
         log.warning("%s: the lost submit never arrived", job.request)
@@ -152,12 +171,11 @@ class Recovery:
         except ProviderError as error:
             if await self._journal.fail(job, error):
                 return True
-            verdict = Verdict(fault=error.fault, detail=error.detail)
             if error.lost and cancelling:  # stopped, and forgotten by the provider
-                await self._journal.move(job, "cancelled", verdict=verdict)
+                await self._journal.move(job, "cancelled", verdict=Verdict(fault=error.fault, detail=error.detail))
                 return True
             if error.lost:
-                await self._journal.move(job, "lost", verdict=verdict)
+                await self._journal.move(job, "lost")  # what it has brought before is still true
             return False
         call = _call_of(plan, job)
         harvest = await self._harvester.bring_home(plan, call, job, result, upstream, deadline, lambda: self._keep)
@@ -167,36 +185,46 @@ class Recovery:
     # ---- requests that were cut off
 
     async def plan_of(self, row: RequestRow) -> Plan:
-        """The plan of a request in the journal, with what its delivery needs. Raises GatewayError."""
+        """The plan of a request in the journal, with what its delivery needs. Raises GatewayError if that cannot be
+        read now."""
         plan, mask = load_plan(row.plan)
         if mask is None:
             return plan
         upstream = self._upstreams[plan.offer.provider]
         self.keeps(row.id, mask, upstream)
-        original = await upstream.deliverer.kept_input(mask.original)
-        step = MaskStep(original, await upstream.deliverer.kept_input(mask.mask))
+        try:
+            original = await upstream.deliverer.kept_input(mask.original)
+            step = MaskStep(original, await upstream.deliverer.kept_input(mask.mask))
+        except Expired:
+            log.error("%s: its mask is not kept any more: its pictures are kept as they were made", row.id)
+            return plan
         return replace(plan, delivery=replace(plan.delivery, mask=step))
 
     def resettle(self, row: RequestRow) -> None:
         """A request that was answered, but left with jobs whose fate is open."""
+        self._resettling.add(row.id)
         task = asyncio.create_task(self._resettle(row), name=f"resettle {row.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _resettle(self, row: RequestRow) -> None:
+        """What fails here is tried again: the caretaker finds the request once more."""
         try:
+            self.hold(row.id)
             plan = await self.plan_of(row)
             for found in await self._journal.store.jobs_of(row.id):
                 if found.state in OPEN:
                     await self._follow_row(plan, found)
+            self._answered.add(row.id)
         except (GatewayError, StoreError) as error:
-            log.error("%s: cannot be taken up: %s", row.id, error)
-        else:
-            await self.answered(row.id)
+            log.error("%s: cannot be taken up now: %s", row.id, error)
+        finally:
+            await self.release(row.id)
+            self._resettling.discard(row.id)
 
     async def pick_up(self, row: RequestRow, plan: Plan, tally: Tally) -> list[Artefact | Failure]:
         """All pictures of a request that was cut off before it was answered: those that its jobs have made, and why
-        there is none of the others."""
+        there is none of the others. Raises StoreError before anything has been done."""
         jobs: dict[int, JobRow] = {}
         for found in await self._journal.store.jobs_of(row.id):
             jobs[found.first] = found  # the last try counts
@@ -221,11 +249,18 @@ class Recovery:
             except ProviderError as error:
                 tally.attempts.append(_attempt(found, error.fault, error.charged))
                 return missing(from_provider(error), error.charged)
+            except Exception:
+                log.exception("%s: a job cannot be collected", found.request)
+                await self._follow_row(plan, found)
+                tally.attempts.append(_attempt(found, "defect", None))
+                return missing(InternalError("The gateway failed.", should_retry=False), None)
             tally.charge(harvest.cost)
             tally.attempts.append(_attempt(found, None, True, seconds=self._clock.monotonic() - began))
             if harvest.seed is not None:
                 tally.seeds[call.first] = harvest.seed
             return list(harvest.events)
+        if found.state in OPEN:
+            await self._follow_row(plan, found)
         if found.state == "done" or verdict.artefacts:
             tally.charge(None if found.cost is None else Decimal(found.cost))
             tally.attempts.append(_attempt(found, None, True))
@@ -233,7 +268,6 @@ class Recovery:
                 tally.seeds[call.first] = verdict.seed
             return [*verdict.artefacts, *verdict.failures]
         if found.state in OPEN:
-            await self._follow_row(plan, found)
             tally.attempts.append(_attempt(found, verdict.fault or "left", None))
             return missing(_not_known(), None)
         tally.attempts.append(_attempt(found, verdict.fault or "left", False))
@@ -275,6 +309,10 @@ def _job(found: JobRow) -> Job:
 
 def _ticket(found: JobRow) -> Ticket | None:
     return None if found.job is None or found.ticket is None else load_ticket(found.provider, found.job, found.ticket)
+
+
+def _without_inputs(plan: Plan) -> Plan:
+    return replace(plan, inputs=(), calls=tuple(replace(call, payload={}) for call in plan.calls))
 
 
 def _call_of(plan: Plan, job: Job) -> Call:

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 
 from app.config import Repeats
 from app.delivery import Deliverer
-from app.errors import IdempotencyMismatch, Overloaded
-from app.records import load_answer, load_plan, load_quote
+from app.errors import IdempotencyMismatch, Overloaded, UpstreamAmbiguous
+from app.records import Answered, dump_answer, load_answer, load_plan, load_quote, load_verdict
 from app.runs import Run, Runs
 from app.store.db import StoreError
-from app.store.jobs import JobStore, RequestRow
+from app.store.jobs import OPEN, JobStore, RequestRow
 from app.tally import Tally, outcome
 from app.types import Terms
 from providers.base import Clock
 
+KEEP_MARGIN = 900.0  # seconds: an answer is given, and kept from then on, after its first picture is
 WAIT_SECONDS = 1.0  # between looks at a request that another process is at
 
 
 def kept_seconds(repeats: Repeats, terms: Terms) -> float:
-    """How long a picture of such a request is kept for the sake of a repeat."""
+    """How long a picture of such a request is kept, also one that is answered as base64: the answer may get lost on its
+    way."""
     if terms.idempotency_key is not None:
-        return repeats.keep_seconds
-    return max(repeats.retry_seconds if terms.repeats is not None else 0, repeats.join_seconds)
+        return repeats.keep_seconds + KEEP_MARGIN
+    return max(repeats.retry_seconds, repeats.join_seconds)
 
 
 class Replayer:
@@ -57,7 +60,41 @@ class Replayer:
         if row.answer is None:
             return row
         answer = load_answer(row.answer)
+        if answer.status == "cancelled":
+            return await self._cancelled(row, answer)
         return row if answer.artefacts or answer.uncertain or answer.cost != 0 else None
+
+    async def _cancelled(self, row: RequestRow, answer: Answered) -> RequestRow | None:
+        """A request that was given up before its repeat came: with the pictures that had been made anyway. None: it was
+        stopped, and the repeat is a new try. Raises UpstreamAmbiguous while that is not known."""
+        try:
+            jobs = await self._store.jobs_of(row.id)
+        except StoreError as error:
+            raise _unreadable(error) from None
+        if any(job.state in OPEN for job in jobs):
+            raise UpstreamAmbiguous(
+                "An earlier try of this request was cancelled, and is not known to have stopped yet.",
+                retry_after=2,
+                should_retry=True,
+            )
+        done = [(job, load_verdict(job.verdict)) for job in jobs if job.state == "done"]
+        artefacts = tuple(artefact for _, verdict in done for artefact in verdict.artefacts)
+        if not artefacts:
+            return None
+        found = {artefact.index for artefact in artefacts}
+        failures = tuple(failure for failure in answer.failures if failure.index not in found)
+        costs = [None if job.cost is None else Decimal(job.cost) for job, _ in done]
+        late = replace(
+            answer,
+            status="partial" if failures else "completed",
+            cost=None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0)),
+            uncertain=False,
+            seeds=tuple(verdict.seed for _, verdict in done if verdict.seed is not None),
+            artefacts=artefacts,
+            failures=failures,
+            error=None,
+        )
+        return replace(row, answer=dump_answer(late))
 
     async def replay(self, run: Run, row: RequestRow, deliverer: Deliverer, seconds: float) -> None:
         """Answer as that request was, or will be within `seconds`, answered. Raises GatewayError: its error, too."""
@@ -72,6 +109,9 @@ class Replayer:
         answer = load_answer(row.answer)
         if answer.error is not None:
             raise answer.error
+        if not answer.artefacts:
+            raise Overloaded("The same request was given up.", retry_after=1)
+        run.created = answer.created
         plan, _ = load_plan(row.plan)
         artefacts = tuple([await deliverer.again(artefact, plan.delivery) for artefact in answer.artefacts])
         tally = Tally(list(artefacts), list(answer.failures), cost=answer.cost)

@@ -8,14 +8,17 @@ When the last one has left, the run is stopped, unless it has been promised to s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.errors import GatewayError
+from app.errors import GatewayError, InternalError
 from app.types import Artefact, Caller, Failure, Outcome, Terms
 from providers.base import Clock
+
+log = logging.getLogger("imagegate.gateway")
 
 Event = Artefact | Failure
 
@@ -54,6 +57,7 @@ class Run:
         self.caller = caller
         self.fingerprint = fingerprint
         self.terms = terms
+        self.created = 0  # Unix seconds, as it is answered
         self.stop = Stop()
         self.listeners = 0
         self.task: asyncio.Task[None] | None = None
@@ -179,8 +183,18 @@ class Runs:
 
     def start(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Let it work. It is forgotten when its work is done."""
-        run.task = asyncio.create_task(work, name=f"run {run.id}")
+        run.task = asyncio.create_task(self._worked(run, work), name=f"run {run.id}")
         run.task.add_done_callback(lambda _: self.forget(run))
+
+    async def _worked(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever becomes of the work, nobody waits for ever."""
+        try:
+            await work
+        except Exception:
+            log.exception("%s: a defect of the gateway", run.id)
+        finally:
+            if not run.ended:
+                await self.end(run, InternalError("The gateway failed.", should_retry=False))
 
     async def end(self, run: Run, outcome: Outcome | GatewayError) -> None:
         """What became of a run. Who comes from now on finds it in the journal."""
@@ -197,16 +211,19 @@ class Runs:
         return found[0] if found else None
 
     def like(self, caller: Caller, fingerprint: str, terms: Terms) -> Run | None:
-        """The youngest run that a request of this content repeats, if it may be taken for a repeat."""
+        """The run that a request of this content repeats, if it may be taken for a repeat: of several the oldest that
+        has lost its listeners, so that each of many equal requests finds its own again; else the youngest."""
         within = max(self._retry_seconds if terms.is_repeat else 0, self._join_seconds)
-        for run, began in reversed(self._runs.values()):
-            if run.caller.key_id != caller.key_id or run.fingerprint != fingerprint or run.stop.wanted:
-                continue
-            if run.terms.idempotency_key != terms.idempotency_key:
-                continue
-            if terms.idempotency_key is not None or self._now() - began < within:
-                return run
-        return None
+        equal = [
+            run
+            for run, began in self._runs.values()
+            if run.fingerprint == fingerprint
+            and run.caller.key_id == caller.key_id
+            and run.terms.idempotency_key == terms.idempotency_key
+            and not run.stop.wanted
+            and (terms.idempotency_key is not None or self._now() - began < within)
+        ]
+        return next((run for run in equal if not run.heard), equal[-1] if equal else None)
 
     @contextmanager
     def expecting(self, caller: Caller, terms: Terms) -> Iterator[None]:

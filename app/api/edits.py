@@ -67,7 +67,7 @@ def edits_router(
                         return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
                     attended = await _unless_gone(body, attending.enter_async_context(gateway.attend(prepared)))
                 if prepared.plan.delivery.stream:
-                    return EventStream(gateway, prepared, attended, attending.pop_all(), body, keepalive_seconds)
+                    return EventStream(prepared, attended, attending.pop_all(), body, keepalive_seconds)
                 outcome = await _unless_gone(body, attended.run.outcome())
                 return wire.answer(outcome, repeated=attended.repeated)
 
@@ -107,7 +107,6 @@ class EventStream(Response):
 
     def __init__(
         self,
-        gateway: Gateway,
         prepared: Prepared,
         attended: Attended,
         attending: AsyncExitStack,
@@ -116,7 +115,6 @@ class EventStream(Response):
     ) -> None:
         """`attending` is closed when the client has all of it, or has gone."""
         self._keepalive_seconds = keepalive_seconds
-        self._gateway = gateway
         self._prepared = prepared
         self._attended = attended
         self._attending = attending
@@ -153,7 +151,7 @@ class EventStream(Response):
     async def _events(self) -> AsyncGenerator[bytes, None]:
         """Completed pictures as they come, then those that failed: nobody stops reading before what was made. The last
         event, whichever it is, carries the metadata that a plain answer has."""
-        created = int(self._gateway.now())
+        created = self._attended.run.created
         left = self._prepared.plan.delivery.count
         last: Artefact | None = None
         try:

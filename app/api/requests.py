@@ -5,6 +5,7 @@ Where an answer got lost on its way, it is found here: by id, by Idempotency-Key
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -103,7 +104,8 @@ def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
         "cost_uncertain": record.uncertain,
         "reserved": number(record.reserved),
         "seconds": record.seconds,
-        "data": [_picture(one, history, record, base_url) for one in record.artefacts],
+        "pictures": len(record.artefacts),
+        "data": list(_pictures(record, history, base_url)),
         "failed": [wire.failure(one) for one in record.failures],
         "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
         "jobs": [
@@ -121,10 +123,15 @@ def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
     }
 
 
-def _picture(artefact: Any, history: History, record: Record, base_url: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"index": artefact.index, "url": history.link(record, artefact, base_url)}
-    if artefact.width and artefact.height:
-        found["size"] = f"{artefact.width}x{artefact.height}"
-    if artefact.format:
-        found["output_format"] = artefact.format
-    return found
+def _pictures(record: Record, history: History, base_url: str) -> Iterator[dict[str, Any]]:
+    """Those that can still be had."""
+    for artefact in record.artefacts:
+        url = history.link(record, artefact, base_url)
+        if url is None:
+            continue
+        found: dict[str, Any] = {"index": artefact.index, "url": url}
+        if artefact.width and artefact.height:
+            found["size"] = f"{artefact.width}x{artefact.height}"
+        if artefact.format:
+            found["output_format"] = artefact.format
+        yield found

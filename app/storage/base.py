@@ -50,6 +50,9 @@ class Storage(Protocol):
     def sign(self, key: str, expires_at: float) -> str:
         """The path and query by which anybody may read it until then: `/files/{key}?exp=…&sig=…`."""
 
+    def expiry(self, key: str) -> float | None:
+        """When a picture expires (Unix time); None: never."""
+
     def verify(self, key: str, query: str) -> int:
         """When the signature of a requested URL runs out. `query` is the raw query string, which has to be exactly the
         one that `sign` made: so parameters in another order, twice, in another encoding or besides are refused, too.

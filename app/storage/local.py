@@ -154,6 +154,12 @@ class LocalStorage:
         expires = math.ceil(expires_at)
         return f"/files/{key}?exp={expires}&sig={_signature(self._secrets[0], key, expires)}"
 
+    def expiry(self, key: str) -> float | None:
+        """When a picture expires."""
+        self._path(key)
+        expires = int(key[:8], 16)
+        return None if expires == _NEVER else expires
+
     def verify(self, key: str, query: str) -> int:
         """When the signature of a requested URL runs out. `query` is the raw query string."""
         self._path(key)

@@ -15,13 +15,25 @@ from typing import Any, Literal, get_args
 from app.store.db import Database, Statement, StoreError
 
 RequestState = Literal["running", "settling", "settled"]
-JobState = Literal["intent", "submitted", "cancelling", "done", "failed", "cancelled", "lost", "ambiguous"]
+JobState = Literal[
+    "intent", "submitted", "cancelling", "lost", "ambiguous", "done", "failed", "cancelled", "unresolved"
+]
+OPEN: tuple[JobState, ...] = ("intent", "submitted", "cancelling", "lost", "ambiguous")  # its fate is not known yet
 
 FAR_LEASE_SECONDS = 60.0  # leases last a few seconds
 PURGE_ROWS = 500  # a transaction: others want to write as well
 _OPEN_TRIES = 5
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text holds no NUL, neither's holds half a character
-_ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
+_ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")  # the states of most jobs
+_HAS_OPEN = (
+    "EXISTS (SELECT 1 FROM jobs WHERE jobs.request = requests.id AND jobs.state IN ("  # noqa: S608
+    + ", ".join(f"'{state}'" for state in OPEN)
+    + "))"
+)
+_SETTLE = (
+    f"state = CASE WHEN {_HAS_OPEN} THEN 'settling' ELSE 'settled' END,"
+    f" owner = CASE WHEN {_HAS_OPEN} THEN owner ELSE NULL END"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,8 @@ class JobStore:
         for _ in range(_OPEN_TRIES):
             _, entered, holders = await self._db.run(
                 (
-                    "UPDATE requests SET key = NULL WHERE key = $1 AND caller = $2 AND keep_until <= $3",
+                    "UPDATE requests SET key = NULL"
+                    " WHERE key = $1 AND caller = $2 AND keep_until <= $3 AND state <> 'running'",
                     (row.key, row.caller, row.created),
                 ),
                 insert,
@@ -137,12 +150,8 @@ class JobStore:
 
     async def by_key(self, caller: str, key: str, now: float) -> RequestRow | None:
         """The request that the caller's key still means."""
-        return await self._one("WHERE key = $1 AND caller = $2 AND keep_until > $3", key, caller, now)
-
-    async def by_job(self, job: str) -> RequestRow | None:
-        """The request that a provider's job was bought for."""
         return await self._one(
-            "WHERE id IN (SELECT request FROM jobs WHERE job = $1) ORDER BY created DESC, id DESC LIMIT 1", job
+            "WHERE key = $1 AND caller = $2 AND (keep_until > $3 OR state = 'running')", key, caller, now
         )
 
     async def repeat_of(self, caller: str, fingerprint: str, since: float) -> RequestRow | None:
@@ -201,31 +210,43 @@ class JobStore:
         self,
         id: str,
         owner: str,
-        state: RequestState,
         answer: str,
         keep_until: float,
         *,
         forget_key: bool = False,
         moves: Sequence[Move] = (),
-    ) -> bool:
-        """The request has been answered, and with it these jobs have ended; False if `owner` does not own it any more
-        (the jobs have ended all the same)."""
-        more = (", key = NULL" if forget_key else "") + (", owner = NULL" if state == "settled" else "")
+    ) -> RequestState | None:
+        """The request has been answered, and with it these jobs have ended. It is settled now, or settling if one of
+        its jobs is still open; None if `owner` does not own it any more (the jobs have ended all the same)."""
+        more = ", key = NULL" if forget_key else ""
         *_, changed = await self._db.run(
             *(_move(one) for one in moves),
             (
-                "UPDATE requests SET state = $3, answer = $4, keep_until = $5"  # noqa: S608
-                f"{more} WHERE id = $1 AND owner = $2 RETURNING id",
-                (id, owner, state, answer, keep_until),
+                f"UPDATE requests SET {_SETTLE}, answer = $3, keep_until = $4{more}"  # noqa: S608
+                " WHERE id = $1 AND owner = $2 RETURNING state",
+                (id, owner, answer, keep_until),
             ),
         )
-        return bool(changed)
+        return changed[0][0] if changed else None
 
     async def settle(self, id: str, owner: str) -> bool:
-        """Nothing about the request is open any more; False if `owner` does not own it any more."""
-        return await self._changed(
-            "UPDATE requests SET state = 'settled', owner = NULL WHERE id = $1 AND owner = $2 RETURNING id", id, owner
+        """The request has been answered before: it is settled if none of its jobs is open. False if it is not, or
+        `owner` does not own it any more."""
+        (changed,) = await self._db.run(
+            (
+                f"UPDATE requests SET {_SETTLE}"  # noqa: S608
+                " WHERE id = $1 AND owner = $2 AND answer IS NOT NULL RETURNING state",
+                (id, owner),
+            )
         )
+        return changed == [("settled",)]
+
+    async def unsettled(self, owner: str) -> frozenset[str]:
+        """The ids of all requests that `owner` has to work on."""
+        rows = await self._db.read(
+            "SELECT id FROM requests WHERE state IN ('running', 'settling') AND owner = $1", owner
+        )
+        return frozenset(id for (id,) in rows)
 
     # ---- who works on them
 
@@ -266,11 +287,14 @@ class JobStore:
         first = [] if request is None else [(_INSERT_REQUEST, astuple(request))]
         await self._db.run(*first, (_INSERT_JOB, astuple(row)))
 
-    async def bind(self, id: str, job: str, ticket: str, now: float) -> bool:
-        """The provider took the job; False if that was known."""
+    async def bind(self, id: str, job: str, ticket: str, now: float, *, found: bool = False) -> bool:
+        """The provider took the job; False if that was known. `found`: it was looked up; False also if another row has
+        it by now."""
+        other = "SELECT 1 FROM jobs AS other WHERE other.job = $2 AND other.provider = jobs.provider"
         return await self._changed(
-            "UPDATE jobs SET state = 'submitted', job = $2, ticket = $3, updated = $4"
-            " WHERE id = $1 AND state IN ('intent', 'ambiguous') RETURNING id",
+            "UPDATE jobs SET state = 'submitted', job = $2, ticket = $3, updated = $4"  # noqa: S608
+            " WHERE id = $1 AND state IN ('intent', 'ambiguous')"
+            f"{f' AND NOT EXISTS ({other})' if found else ''} RETURNING id",
             id,
             job,
             ticket,
@@ -328,7 +352,8 @@ class JobStore:
         """Free the keys that mean nothing any more; how many that were."""
         return await self._in_portions(
             "UPDATE requests SET key = NULL WHERE id IN"
-            " (SELECT id FROM requests WHERE key IS NOT NULL AND keep_until < $1 ORDER BY keep_until, id LIMIT $2)"
+            " (SELECT id FROM requests WHERE key IS NOT NULL AND state <> 'running' AND keep_until < $1"
+            " ORDER BY keep_until, id LIMIT $2)"
             " RETURNING id",
             now,
         )

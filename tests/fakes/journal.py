@@ -107,7 +107,6 @@ async def workshop(
             Receipts(observers),
             upstreams,
             clock,
-            now=wall,
             keep_seconds=repeats.keep_seconds,
         )
         caretaker = Caretaker(journal, recovery, runs, concluder, upstreams, clock)

@@ -27,7 +27,10 @@ class Offer:
         self.clock = FakeClock()
         self.told: list[tuple[str, BreakerView]] = []
         self.breakers = Breakers(
-            self.clock, lambda offer, view: self.told.append((offer, view)), first_probe=PROBE_SECONDS
+            self.clock,
+            lambda offer, view: self.told.append((offer, view)),
+            first_probe=PROBE_SECONDS,
+            longest_pause=PROBE_SECONDS,
         )
 
     def attempt(self) -> Breaker:
@@ -105,8 +108,8 @@ class TestGoingOut:
         assert not offer.breakers.of("fal/edit").locked
         offer.attempt().failed(Fault.UNAUTHORIZED, "The account is locked.")
         attempt = offer.breakers.of("fal/edit")
-        assert attempt.admit() == PROBE_SECONDS
         assert (attempt.locked, attempt.reason) == (True, "The account is locked.")
+        assert offer.is_out
 
     @pytest.mark.parametrize("fault", WORDS)
     def test_never_by_what_a_provider_says_about_a_request(self, offer: Offer, fault: Fault) -> None:
@@ -575,4 +578,17 @@ def test_the_first_probe_may_go_soon_and_each_next_one_later() -> None:
         clock.advance(wait)
         assert attempt.admit() is None
         attempt.failed(Fault.UNAVAILABLE, "It broke.")
-    assert waits == [0.25, 0.5, 1, 2, 4, PROBE_SECONDS, PROBE_SECONDS]
+    assert waits == [0.25, 0.5, 1, 1, 1, 1, 1]
+
+
+def test_whether_an_account_is_still_locked_is_asked_whenever_nobody_else_does() -> None:
+    clock = FakeClock()
+    breakers = Breakers(clock)
+    breakers.of("fal/edit").failed(Fault.UNAUTHORIZED, "It is locked.")
+    first, second = breakers.of("fal/edit"), breakers.of("fal/edit")
+    assert first.admit() is None
+    assert second.admit() is not None, "one at a time"
+    first.failed(Fault.UNAUTHORIZED, "It is locked.")
+    assert second.admit() is None
+    second.succeeded(accepted_only=True)
+    assert breakers.states()["fal/edit"].state == "closed"

@@ -78,6 +78,7 @@ class Run:
         self.done: list[Done[Any]] = []
         self.attempts: list[Attempt] = []
         self.unsettled: list[tuple[str | None, bool]] = []  # upstream's id, and whether it is being cancelled
+        self.held = 0
         self.stop = Stop()
         self.order = Order(
             request_id="req_1",
@@ -90,12 +91,18 @@ class Run:
             stop=self.stop,
             attempts=self.attempts,
             finish=finish,
-            unsettled=self._unsettled,
+            fates=self,
         )
         self.calls = self.dispatcher.run(self.order)
 
-    def _unsettled(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+    def follow(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
         self.unsettled.append((ticket.job if ticket else None, cancelling))
+
+    def hold(self) -> None:
+        self.held += 1
+
+    async def release(self) -> None:
+        self.held -= 1
 
     async def to_the_end(self) -> list[Done[Any]]:
         await self.open()
@@ -436,12 +443,18 @@ class TestHealth:
         assert provider.submitted == []
 
     async def test_a_locked_account_is_the_gateways_problem(self) -> None:
-        provider = FakeProvider(Turn(submit=refusal(Fault.UNAUTHORIZED, "locked", accepted=False)))
+        gate = asyncio.Event()
+        locked = refusal(Fault.UNAUTHORIZED, "locked", accepted=False)
+        provider = FakeProvider(Turn(submit=locked), Turn(submit=when(gate, locked)))
         run = Run(provider)
         await run.to_the_end()
+        probe = asyncio.create_task(anext(run.dispatcher.run(run.order)))
+        await soon(lambda: len(provider.submitted) == 2)
         [done] = [one async for one in run.dispatcher.run(run.order)]
         assert isinstance(done.error, ProviderMisconfigured)
-        assert len(provider.submitted) == 1
+        assert len(provider.submitted) == 2, "one at a time asks whether it still is"
+        gate.set()
+        await probe
 
     async def test_a_deadline_that_was_too_short_is_no_fault_of_the_offer(self) -> None:
         run = Run(FakeProvider(otherwise=Turn(collect=hang)), 6, clock=RealClock(), seconds=0.05)
@@ -491,9 +504,11 @@ class TestTimeAndDefects:
         (one,) = await run.to_the_end()
         assert one.error is not None
         assert (one.error.fault, one.error.accepted) == (Fault.TIMEOUT, None)
+        assert run.held == 1, "its fate is still being found out"
         gate.set()
         await run.dispatcher.settle()
         assert provider.cancelled == ["job-1"]
+        assert run.held == 0
 
     async def test_a_defect_leaves_the_other_calls_alone(self) -> None:
         async def broken(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> None:
@@ -504,7 +519,7 @@ class TestTimeAndDefects:
         run = Run(provider, 3, finish=broken)
         done = sorted(await run.to_the_end(), key=lambda one: one.call.first)
         assert [isinstance(one.error, InternalError) for one in done] == [True, True, False]
-        assert run.unsettled == [("job-2", False)]
+        assert run.unsettled == [("job-1", False), ("job-2", False)], "both are bought, and nobody has them"
 
     async def test_a_finish_whose_own_work_was_cancelled_does_not_leave_the_caller_waiting(self) -> None:
         async def cut(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.errors import Overloaded, RateLimited
+from app.errors import InternalError, Overloaded, RateLimited
 from app.runs import ON_THE_WAY, SDK_PAUSE, Run, Runs
 from app.types import Artefact, Caller, Outcome, Receipt, Terms
 from tests.fakes.clock import FakeClock, RealClock
@@ -117,11 +117,32 @@ class TestJoining:
         run.stop.set()
         assert all_runs.like(ANN, "content", AGAIN) is None
 
-    async def test_the_youngest_of_equals_is_joined(self) -> None:
+    async def test_of_equals_that_lost_their_listeners_each_is_found_again(self) -> None:
         all_runs = runs()
-        all_runs.new("old", ANN, "content", FIRST)
-        young = all_runs.new("young", ANN, "content", FIRST)
-        assert all_runs.like(ANN, "content", AGAIN) is young
+        made = [all_runs.new(str(number), ANN, "content", FIRST) for number in range(3)]
+        for place in range(3):
+            found = all_runs.like(ANN, "content", AGAIN)
+            assert found is made[place]
+            found.join()
+
+    async def test_of_equals_that_are_all_heard_the_youngest_is_joined(self) -> None:
+        all_runs = runs()
+        for id in ("old", "young"):
+            all_runs.new(id, ANN, "content", FIRST).join()
+        found = all_runs.like(ANN, "content", AGAIN)
+        assert found is not None
+        assert found.id == "young"
+
+    async def test_work_that_fails_without_a_word_leaves_nobody_waiting(self) -> None:
+        async def broken() -> None:
+            raise KeyError("defect")
+
+        all_runs = runs()
+        run = all_runs.new("r", ANN, "content", FIRST)
+        run.begin()
+        all_runs.start(run, broken())
+        with pytest.raises(InternalError):
+            await run.outcome()
 
     async def test_a_run_whose_work_is_done_is_forgotten(self) -> None:
         all_runs = runs()

@@ -19,7 +19,6 @@ LAST = (NOW, "a")
 # What is asked -> the index that answers it.
 QUESTIONS: dict[str, tuple[Callable[[JobStore], Awaitable[Any]], str]] = {
     "by_key": (lambda store: store.by_key("anna", "key", NOW), "requests_key"),
-    "by_job": (lambda store: store.by_job("job"), "jobs_job"),
     "repeat_of": (lambda store: store.repeat_of("anna", "f", NOW), "requests_repeat"),
     "jobs_of": (lambda store: store.jobs_of("a"), "jobs_of_request"),
     "job_ids": (lambda store: store.job_ids("fal", "edit", NOW), "jobs_bound"),

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from app.store.db import Database, StoreRefusal
-from app.store.jobs import PURGE_ROWS, JobState, JobStore, Move, Total
+from app.store.jobs import OPEN, PURGE_ROWS, JobState, JobStore, Move, Total
 from tests.store.conftest import Place
 from tests.store.rows import NOW, job_row, request_row
 
@@ -73,7 +73,7 @@ class TestKeys:
         assert await store.open(request_row("c", key="other")) is None
 
     async def test_an_expired_holder_loses_its_key_to_the_next(self, store: JobStore) -> None:
-        await store.open(request_row("a", key="key"))
+        await store.open(request_row("a", key="key", state="settled"))
         late = NOW + 86_400
         assert await store.open(request_row("b", key="key", created=late, keep_until=late + 1)) is None
         old = await store.request("a")
@@ -84,7 +84,7 @@ class TestKeys:
         assert new.id == "b"
 
     async def test_a_key_means_its_request_for_as_long_as_that_is_kept(self, store: JobStore) -> None:
-        row = request_row("a", key="key")
+        row = request_row("a", key="key", state="settled")
         await store.open(row)
         assert await store.by_key("anna", "key", NOW + 86_399) == row
         assert await store.by_key("anna", "key", NOW + 86_400) is None
@@ -101,15 +101,15 @@ class TestKeys:
 
     async def test_of_fifty_at_once_one_inherits_an_expired_key(self, place: Place) -> None:
         stores = [JobStore(await place.open()) for _ in range(2)]
-        await stores[0].open(request_row("old", key="key", keep_until=NOW))
+        await stores[0].open(request_row("old", key="key", keep_until=NOW, state="settled"))
         rows = [request_row(f"r{number:02}", key="key", created=NOW + 1) for number in range(50)]
         answers = await asyncio.gather(*(stores[number % 2].open(row) for number, row in enumerate(rows)))
         assert answers.count(None) == 1
         assert len(await stores[1].listing(None, None, 99)) == 2
 
     async def test_keys_that_mean_nothing_any_more_are_freed(self, store: JobStore) -> None:
-        await store.open(request_row("a", key="1", keep_until=NOW - 1))
-        await store.open(request_row("b", key="2", keep_until=NOW))
+        await store.open(request_row("a", key="1", keep_until=NOW - 1, state="settled"))
+        await store.open(request_row("b", key="2", keep_until=NOW, state="settled"))
         assert await store.forget_keys(NOW) == 1
         assert [(row.id, row.key) for row in await store.listing(None, None, 9)] == [("b", "2"), ("a", None)]
 
@@ -173,7 +173,6 @@ class TestListing:
             assert await store.listing(None, None, 9, key=odd) == []
             assert await store.listing(None, (NOW, odd), 9, job=odd) == []
             assert await store.request(odd) is None
-            assert await store.by_job(odd) is None
             assert await store.by_key("anna", odd, NOW) is None
             assert await store.jobs_of(odd) == []
         assert await store.request("a") is not None
@@ -225,19 +224,6 @@ class TestJobs:
         (job,) = await stores[1].jobs_of("a")
         assert job.cost == f"0.{moved.index(True):02}"
 
-    async def test_a_request_is_found_by_its_providers_job(self, store: JobStore) -> None:
-        await store.open(request_row("a"))
-        await store.open(request_row("b", created=NOW + 1))
-        await store.intend(job_row("1", "a", job="job", provider="other"))
-        await store.intend(job_row("2", "a", first=1))
-        row = await store.by_job("job")
-        assert row is not None
-        assert row.id == "a"
-        await store.intend(job_row("3", "b", job="job"))  # two providers may use the same id
-        row = await store.by_job("job")
-        assert row is not None
-        assert row.id == "b"
-
     async def test_upstream_ids_are_told_by_endpoint_and_time(self, store: JobStore) -> None:
         await store.open(request_row("a"))
         for number, fields in enumerate(({}, {"endpoint": "other"}, {"provider": "other"}, {"updated": NOW - 1}, {})):
@@ -262,32 +248,63 @@ class TestJobs:
 
 
 class TestAnswers:
-    async def test_an_answer_is_kept_with_the_request(self, store: JobStore) -> None:
+    async def test_an_answer_is_kept_with_the_request_which_is_settled_by_it(self, store: JobStore) -> None:
         row = request_row("a", key="key")
         await store.open(row)
-        assert await store.answer("a", "one", "settling", '{"ok": 1}', NOW + 5)
-        answered = replace(row, state="settling", answer='{"ok": 1}', keep_until=NOW + 5)
+        assert await store.answer("a", "one", '{"ok": 1}', NOW + 5) == "settled"
+        answered = replace(row, state="settled", owner=None, answer='{"ok": 1}', keep_until=NOW + 5)
         assert await store.request("a") == answered
-        assert await store.settle("a", "one")
-        assert await store.request("a") == replace(answered, state="settled", owner=None)
 
-    async def test_an_answer_can_be_the_end_and_free_the_key(self, store: JobStore) -> None:
+    @pytest.mark.parametrize("state", OPEN)
+    async def test_while_one_of_its_jobs_is_open_it_is_settling(self, store: JobStore, state: JobState) -> None:
+        row = request_row("a")
+        await store.open(row)
+        await store.intend(job_row("1", "a", state="done"))
+        await store.intend(job_row("2", "a", state=state))
+        assert await store.answer("a", "one", "{}", NOW + 5) == "settling"
+        assert not await store.settle("a", "one")
+        assert await store.unsettled("one") == {"a"}
+        assert await store.move(Move("2", "failed", NOW, of=(state,)))
+        assert await store.settle("a", "one")
+        assert await store.unsettled("one") == frozenset()
+        assert await store.request("a") == replace(row, state="settled", owner=None, answer="{}", keep_until=NOW + 5)
+
+    async def test_what_was_not_answered_is_not_settled(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        assert not await store.settle("a", "one")
+
+    async def test_an_answer_can_free_the_key(self, store: JobStore) -> None:
         await store.open(request_row("a", key="key"))
-        assert await store.answer("a", "one", "settled", "{}", NOW + 5, forget_key=True)
+        assert await store.answer("a", "one", "{}", NOW + 5, forget_key=True)
         row = await store.request("a")
         assert row is not None
         assert (row.state, row.owner, row.key) == ("settled", None, None)
         assert await store.open(request_row("b", key="key")) is None
 
+    async def test_a_running_request_keeps_its_key_however_long_it_takes(self, store: JobStore) -> None:
+        row = request_row("a", key="key", keep_until=NOW - 1)
+        await store.open(row)
+        assert await store.by_key("anna", "key", NOW) == row
+        assert await store.forget_keys(NOW) == 0
+        assert await store.open(request_row("b", key="key")) == row
+
     async def test_who_has_lost_a_request_cannot_answer_or_settle_it(self, store: JobStore) -> None:
         row = request_row("a", lease=NOW - 1)
         await store.open(row)
         assert ids(await store.adopt("two", NOW + 6, NOW)) == ["a"]
-        assert not await store.answer("a", "one", "settled", "{}", NOW)
+        assert await store.answer("a", "one", "{}", NOW) is None
         assert not await store.settle("a", "one")
         assert await store.request("a") == replace(row, owner="two", lease=NOW + 6)
-        assert await store.settle("a", "two")
+        assert await store.answer("a", "two", "{}", NOW) == "settled"
         assert not await store.settle("a", "two")
+
+    async def test_a_job_that_was_looked_up_belongs_to_one_row(self, store: JobStore) -> None:
+        await store.open(request_row("a"))
+        await store.intend(job_row("1", "a", state="ambiguous"))
+        await store.intend(job_row("2", "a", state="ambiguous"))
+        assert await store.bind("1", "found", "{}", NOW, found=True)
+        assert not await store.bind("2", "found", "{}", NOW, found=True)
+        assert await store.bind("2", "found", "{}", NOW), "what a submit itself was told is taken as it is"
 
 
 class TestOwners:
@@ -369,7 +386,7 @@ class TestTogether:
     async def test_an_answer_brings_the_end_of_its_jobs(self, store: JobStore) -> None:
         await store.intend(job_row("1", "a", state="submitted"), request_row("a"))
         moves = [Move("1", "done", NOW + 1, of=("submitted",), cost="0.03", verdict="{}")]
-        assert await store.answer("a", "one", "settled", "{}", NOW + 9, moves=moves)
+        assert await store.answer("a", "one", "{}", NOW + 9, moves=moves) == "settled"
         [job] = await store.jobs_of("a")
         assert (job.state, job.cost) == ("done", "0.03")
 
