@@ -122,6 +122,9 @@ class Caretaker:
                 break
             except (GatewayError, StoreError) as error:  # nothing has been done yet
                 log.error("%s: cannot be taken up now: %s", row.id, error)
+            except Exception:  # a page that we cannot read will not get better
+                self._hopeless.add(row.id)
+                raise
             await self._clock.sleep(RETRY_SECONDS)
         for event in events:
             tally.add(event)

@@ -131,6 +131,7 @@ class Journal:
         if row.key is None:  # nobody else can mean it: it is written with its first job
             self._unwritten[id] = row
             return None
+        self._must_be_up_to_date()
         try:
             return await self._must(lambda: self.store.open(row))
         except Overloaded as error:  # it may be there all the same: then it must not hold its key
@@ -156,6 +157,7 @@ class Journal:
         )
         # With each job until one is written: two that begin at once may be written in any order.
         request = self._unwritten.get(request_id)
+        self._must_be_up_to_date()
         try:
             await self._must(lambda: self.store.intend(row, request))
         except Overloaded:  # it may be there all the same, and is not sent
@@ -167,18 +169,15 @@ class Journal:
         return job
 
     async def _must(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Raises Overloaded if it cannot be written; also while older writes are still owed: first what was bought."""
-        why = "older writes are owed"
-        if self._payer is None:
-            try:
-                return await work()
-            except StoreError as error:
-                why = str(error)
-        raise Overloaded(
-            "The gateway cannot write its journal at the moment. Nothing was sent to the provider.",
-            detail=why,
-            retry_after=5,
-        )
+        try:
+            return await work()
+        except StoreError as error:
+            raise _unwritable(str(error)) from None
+
+    def _must_be_up_to_date(self) -> None:
+        """Raises Overloaded while older writes are owed: first what was bought."""
+        if self._payer is not None:
+            raise _unwritable("older writes are owed")
 
     # ---- afterwards
 
@@ -305,3 +304,11 @@ class Journal:
             await self.store.release(self.owner)
         except StoreError as error:
             log.error("the journal could not be let go of: %s", error)
+
+
+def _unwritable(why: str) -> Overloaded:
+    return Overloaded(
+        "The gateway cannot write its journal at the moment. Nothing was sent to the provider.",
+        detail=why,
+        retry_after=5,
+    )

@@ -72,11 +72,13 @@ class Replayer:
         except StoreError as error:
             raise _unreadable(error) from None
         if any(job.state in OPEN for job in jobs):
-            raise UpstreamAmbiguous(
+            unknown = UpstreamAmbiguous(
                 "An earlier try of this request was cancelled, and is not known to have stopped yet.",
                 retry_after=2,
                 should_retry=True,
             )
+            unknown.tells_charge = False
+            raise unknown
         done = [(job, load_verdict(job.verdict)) for job in jobs if job.state == "done"]
         artefacts = tuple(artefact for _, verdict in done for artefact in verdict.artefacts)
         if not artefacts:
@@ -107,6 +109,11 @@ class Replayer:
         row = await self._answered(row, self._clock.monotonic() + seconds)
         assert row.answer is not None
         answer = load_answer(row.answer)
+        if answer.status == "cancelled":  # while this one waited for it
+            late = await self._cancelled(row, answer)
+            if late is None or late.answer is None:
+                raise Overloaded("An earlier try of this request was cancelled.", retry_after=1, should_retry=True)
+            answer = load_answer(late.answer)
         if answer.error is not None:
             raise answer.error
         if not answer.artefacts:
