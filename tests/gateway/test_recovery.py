@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.errors import UpstreamAmbiguous
+from app.errors import GatewayError, Overloaded, ProviderTimeout, UpstreamAmbiguous
 from app.history import Record
 from app.media.blob import MemoryBlob
-from app.recovery import SURELY_LISTED_SECONDS
-from app.types import Terms
+from app.records import Verdict, dump_verdict
+from app.recovery import FOLLOW_SECONDS, SURELY_LISTED_SECONDS
+from app.store.db import StoreError
+from app.types import Artefact, Failure, Terms
 from providers.base import Fault, Media, ProviderError, Ticket, payload_mark
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider, Turn, hang, made, png, refusal, when
@@ -226,6 +228,126 @@ class TestFollowing:
         running(test)
 
 
+class TestAccidents:
+    """What goes wrong while a request is taken up costs nobody their pictures."""
+
+    def test_a_journal_that_cannot_be_read_for_a_moment(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            provider = FakeProvider(Turn(collect=when(gate, made())))
+            await cut_off(tmp_path, provider)
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                jobs_of, failures = b.journal.store.jobs_of, [StoreError("scripted")]
+
+                async def flaky(request: str) -> Any:
+                    if failures:
+                        raise failures.pop()
+                    return await jobs_of(request)
+
+                b.journal.store.jobs_of = flaky  # type: ignore[method-assign]
+                gate.set()
+                b.gateway.start()
+                while failures:
+                    await asyncio.sleep(0.01)
+                record = await until(b, ended)
+                assert states(record) == ["done"]
+
+        running(test)
+
+    def test_a_page_that_cannot_be_read_holds_up_no_other(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            provider = FakeProvider(otherwise=Turn(collect=when(gate, made())))
+            async with bench(tmp_path, provider=provider, owner="first") as b:
+                asking = [asyncio.create_task(b.edit(id=id)) for id in ("one", "two")]
+                while len(provider.collecting) < 2:
+                    await asyncio.sleep(0.01)
+                b.gateway.stopping()
+                for one in asking:
+                    one.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                await b.journal.store._db.run(("UPDATE requests SET plan = '{}' WHERE id = 'one'", ()))
+                gate.set()
+                b.gateway.start()
+                assert (await until(b, ended, "two")).status == "completed"
+
+        running(test)
+
+    def test_an_adoption_whose_answer_was_lost(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            provider = FakeProvider(Turn(collect=when(gate, made())))
+            await cut_off(tmp_path, provider)
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                await b.journal.adopt()  # nobody hears of it
+                gate.set()
+                b.gateway.start()
+                record = await until(b, ended)
+                assert (record.status, states(record)) == ("completed", ["done"])
+
+        running(test)
+
+    def test_a_defect_while_a_job_is_followed(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            ends = iter([_played(KeyError("defect")), _played(KeyError("defect")), _played(made())])
+            async with bench(tmp_path, Turn(collect=lambda: next(ends))) as b:
+                b.recovery._clock = FakeClock()
+                with pytest.raises(GatewayError):
+                    await b.edit(id="one")
+                record = await until(b, lambda record: states(record) == ["done"])
+                assert record.cost == Decimal("0.10")
+
+        running(test)
+
+    def test_a_deadline_in_the_middle_of_a_submit(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            provider = FakeProvider(Turn(submit=when(gate, None), collect=hang))
+            async with bench(tmp_path, provider=provider, request_seconds=0.2) as b:
+                with pytest.raises(ProviderTimeout):
+                    await b.edit(id="one")
+                row = await b.journal.store.request("one")
+                assert row is not None
+                assert (row.state, row.owner) == ("settling", "me"), "a submit is under way"
+                gate.set()
+                record = await until(b, lambda record: states(record) == ["cancelling"])
+                assert record.uncertain
+
+        running(test)
+
+    def test_of_a_job_that_brought_a_part_the_rest_is_asked_for(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            provider = FakeProvider(Turn(collect=when(gate, made())))
+            await cut_off(tmp_path, provider)
+            part = Verdict((Artefact(0, "u", None, None, "png", 8, 8),), (Failure(1, Overloaded("full")),))
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                change = "UPDATE jobs SET state = 'lost', cost = '0.10', verdict = $1"
+                await b.journal.store._db.run((change, (dump_verdict(part),)))
+                gate.set()
+                b.gateway.start()
+                assert states(await until(b, lambda record: states(record) == ["done"])) == ["done"]
+
+        running(test)
+
+    def test_after_a_day_a_fate_is_left_open_for_somebody_to_see(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            lost = refusal(Fault.MALFORMED, "gone", accepted=True, lost=True)
+            async with bench(tmp_path, Turn(collect=lost)) as b:
+                with pytest.raises(GatewayError):
+                    await b.edit(id="one")
+                b.wall.now += FOLLOW_SECONDS
+                b.recovery._clock = FakeClock()
+                row = await b.journal.store.request("one")
+                assert row is not None
+                b.recovery.resettle(row)
+                record = await until(b, lambda record: states(record) == ["unresolved"])
+                assert (record.uncertain, record.reserved) == (True, 0)
+
+        running(test)
+
+
 class Lister(FakeProvider):
     """A provider that lists its jobs."""
 
@@ -259,6 +381,25 @@ class TestLostSubmits:
 
         async def test() -> None:
             await self._lost(tmp_path, provider_ticket, then)
+
+        running(test)
+
+    def test_of_two_lost_submits_of_the_same_one_finds_a_job(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            provider = Lister(otherwise=Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None)))
+
+            async def listed() -> Ticket | None:
+                *_, known = provider.asked[-1]
+                return None if "job-found" in known else Ticket("fake", "job-found")
+
+            provider.listed = listed
+            provider._otherwise = Turn(submit=provider._otherwise.submit)
+            async with bench(tmp_path, provider=provider) as b:
+                b.recovery._clock = FakeClock()
+                with pytest.raises(UpstreamAmbiguous):
+                    await b.edit(id="one", n=2)
+                record = await until(b, lambda record: "done" in states(record))
+                assert (sorted(states(record)), record.cost) == (["ambiguous", "done"], Decimal("0.10"))
 
         running(test)
 
