@@ -62,6 +62,7 @@ class GatewayError(Exception):
         self.param = param
         self.detail = detail
         self.retry_after = retry_after
+        self.replayed = False  # it was the answer to an earlier request, too
         self.cost: Decimal | None = None  # what the request cost all the same; None = not known, or nothing to tell
         if should_retry is not None:
             self.should_retry = should_retry

@@ -115,6 +115,7 @@ class Replayer:
                 raise Overloaded("An earlier try of this request was cancelled.", retry_after=1, should_retry=True)
             answer = load_answer(late.answer)
         if answer.error is not None:
+            answer.error.replayed = True
             raise answer.error
         if not answer.artefacts:
             raise Overloaded("The same request was given up.", retry_after=1)

@@ -26,6 +26,7 @@ CANCELLED = "client_cancelled"
 
 # A job may be paid for, so a word that would end it is doubted (looks, and seconds over which they must be spread).
 _UNKNOWN_JOB = (8, 60.0)  # "not found" of a status
+_BROKEN_RESULT = (3, 1.0)  # a 5xx in a shape of fal's: how the job ended, or a hiccup of the queue, which is over soon
 _PLAIN_RESULT = (6, 15.0)  # "not found" of a result, or a model's failure in no shape of fal's
 
 # Shape 1 types that are no mistake of the request; what is not listed here is one, unless its status is a 5xx.
@@ -101,6 +102,9 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
     }
     if _is_final(answer, of, known=known) or facts["cancelled"]:
         return ProviderError(fault, message, final=True, **facts)
+    if of == "result" and known and answer.status >= 500 and "x-fal-request-id" in answer.headers:
+        looks, seconds = _BROKEN_RESULT
+        return Doubted(fault, message, looks=looks, seconds=seconds, **facts)
     if facts["lost"] or (of == "result" and _is_plain_verdict(answer, body)):
         looks, seconds = _UNKNOWN_JOB if of == "status" else _PLAIN_RESULT
         return Doubted(fault, message, looks=looks, seconds=seconds, **facts)
@@ -208,10 +212,10 @@ def _is_final(answer: Answer, of: Step, *, known: bool) -> bool:
     """Whether asking again is of no use: by fal's own hints, or because the answer is a verdict.
 
     Of a status none is, whatever its number: the verdict on a job is the word COMPLETED. Of a result it is an answer
-    in fal's shapes 1 and 2, or any 422.
+    in fal's shapes 1 and 2 below 500, or any 422; fal's hints are about the call that they answer.
     """
     hints = answer.headers.get("x-fal-retryable"), answer.headers.get("x-fal-needs-retry")
-    if any(hint is not None and hint.lower() in ("false", "0") for hint in hints):
+    if of != "status" and any(hint is not None and hint.lower() in ("false", "0") for hint in hints):
         return True
     if answer.headers.get("x-fal-request-timeout-type") == "user":
         return True  # a 504 whose limit was ours
@@ -219,9 +223,7 @@ def _is_final(answer: Answer, of: Step, *, known: bool) -> bool:
         case "upload" | "list":
             return answer.status < 500 and answer.status not in _PASSING
         case "result":
-            # 5xx in a shape of fal's, but not from its servers, are another's
-            verdict = answer.status < 500 or "x-fal-request-id" in answer.headers
-            return answer.status == 422 or (known and verdict and answer.status not in _PASSING)
+            return answer.status == 422 or (known and answer.status < 500 and answer.status not in _PASSING)
     return False
 
 

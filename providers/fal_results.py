@@ -59,9 +59,10 @@ def read_result(answer: Answer, job: str) -> ProviderResult:
     if not listed:
         if output.get("status") in _WAITING:
             raise _not_there(answer)
-        raise _bad_result(
-            "The provider finished without a picture.", f"output has the keys {shown(sorted(output)[:20])}"
-        )
+        # fal bills by what was made: nothing, unless it says otherwise.
+        charged = None if _units(answer.headers.get("x-fal-billable-units")) else False
+        keys = f"output has the keys {shown(sorted(output)[:20])}"
+        raise _bad_result("The provider finished without a picture.", keys, charged=charged)
     flags = output.get("has_nsfw_concepts") or output.get("nsfw_content_detected")
     flags = flags if isinstance(flags, list) else []
     images = tuple(_image(item, index < len(flags) and bool(flags[index])) for index, item in enumerate(listed))
@@ -113,5 +114,5 @@ def _not_there(answer: Answer) -> ProviderError:
     )
 
 
-def _bad_result(message: str, detail: str) -> ProviderError:
-    return ProviderError(Fault.MALFORMED, message, detail=detail, accepted=True, final=True)
+def _bad_result(message: str, detail: str, *, charged: bool | None = None) -> ProviderError:
+    return ProviderError(Fault.MALFORMED, message, detail=detail, accepted=True, final=True, charged=charged)

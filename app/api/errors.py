@@ -35,6 +35,8 @@ def render(error: GatewayError, request_id: str) -> Response:
         headers["retry-after"] = str(math.ceil(retry_after))
     if error.cost is not None:
         headers["x-imagegate-cost"] = f"{error.cost.normalize():f}"
+    if error.replayed:
+        headers["idempotency-replayed"] = "true"
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status >= 500:

@@ -58,7 +58,8 @@ async def test_the_models_own_verdict_is_final(fal: FalUpstream, kind: str, faul
     error = await failure_of(fal.edit())
     assert (error.fault, error.field, error.accepted) == (fault, field, True)
     assert (error.charged, error.lost, error.final) == (False, False, True)
-    assert results_asked(fal) == 1
+    # A 5xx could be a hiccup of the queue as well: it is believed when it stays.
+    assert results_asked(fal) == 1 if fault in (Fault.INVALID, Fault.REFUSED) else results_asked(fal) >= 3
 
 
 async def test_a_value_that_the_model_refuses_is_told_by_its_field(fal: FalUpstream) -> None:
@@ -118,7 +119,7 @@ async def test_no_picture_at_all_is_malformed(fal: FalUpstream) -> None:
     fal.on("submit", "empty_images")
     error = await failure_of(fal.edit())
     assert (error.fault, error.accepted, error.final, error.lost) == (Fault.MALFORMED, True, True, False)
-    assert error.charged is None
+    assert error.charged is False, "fal bills by what was made"
     assert results_asked(fal) == 1
 
 

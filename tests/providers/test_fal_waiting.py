@@ -196,11 +196,10 @@ async def test_a_status_that_hangs_is_cut_and_asked_for_again(fal: FalUpstream) 
 
 
 @pytest.mark.parametrize("headers", [{"X-Fal-Retryable": "false"}, {"X-Fal-Needs-Retry": "false"}])
-async def test_fals_own_word_that_it_is_of_no_use_is_obeyed(fal: FalUpstream, headers: dict[str, str]) -> None:
+async def test_a_hint_about_one_look_is_no_word_about_the_job(fal: FalUpstream, headers: dict[str, str]) -> None:
     fal.on("status", "http", status=503, body={"detail": "No."}, headers=headers)
-    error = await failure_of(fal.edit())
-    assert (error.fault, error.accepted, error.final) == (Fault.UNAVAILABLE, True, True)
-    assert fal.asked("/status") == 1
+    assert (await fal.edit()).images
+    assert fal.asked("/status") >= 2
 
 
 async def test_a_dripping_status_is_waited_for_within_its_limit(fal: FalUpstream) -> None:
