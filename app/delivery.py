@@ -168,9 +168,9 @@ class Deliverer:
                 data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
             )
         except StorageError as error:
-            raise Overloaded(
-                "The picture was made but could not be stored.", detail=str(error), should_retry=False
-            ) from None
+            full = Overloaded("The picture was made but could not be stored.", detail=str(error), should_retry=False)
+            full.tells_charge = True
+            raise full from None
 
     # ---- what is kept for later
 

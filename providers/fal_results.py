@@ -15,8 +15,10 @@ import pybase64
 from providers.base import Fault, ProviderError, ProviderResult, ResultImage
 from providers.fal_errors import excerpt, failure, malformed, shown
 from providers.http import Answer
+from providers.retries import Doubted
 
 _WAITING = ("IN_QUEUE", "IN_PROGRESS")
+_ODD_RESULT = (3, 1.0)  # looks in a row, over so many seconds
 _TOO_LATE = ("ALREADY_COMPLETED", "NOT_FOUND")
 
 
@@ -115,4 +117,16 @@ def _not_there(answer: Answer) -> ProviderError:
 
 
 def _bad_result(message: str, detail: str, *, charged: bool | None = None) -> ProviderError:
-    return ProviderError(Fault.MALFORMED, message, detail=detail, accepted=True, final=True, charged=charged)
+    """A success that is none. One such answer may be a stranger's: it is believed when it stays. `charged` None: there
+    is something, paid for perhaps, that cannot be read."""
+    looks, seconds = _ODD_RESULT
+    return Doubted(
+        Fault.MALFORMED,
+        message,
+        looks=looks,
+        seconds=seconds,
+        detail=detail,
+        accepted=True,
+        charged=charged,
+        lost=charged is None,
+    )

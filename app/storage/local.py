@@ -207,8 +207,11 @@ class LocalStorage:
         return deleted
 
     def free_bytes(self) -> int:
-        """How much can still be put."""
-        disk = shutil.disk_usage(self._root)
+        """How much can still be put; nothing if the folder is gone."""
+        try:
+            disk = shutil.disk_usage(self._root)
+        except OSError:
+            return 0
         return max(0, disk.free - min(self._reserve, disk.total // 20))
 
 

@@ -120,7 +120,7 @@ async def test_no_picture_at_all_is_malformed(fal: FalUpstream) -> None:
     error = await failure_of(fal.edit())
     assert (error.fault, error.accepted, error.final, error.lost) == (Fault.MALFORMED, True, True, False)
     assert error.charged is False, "fal bills by what was made"
-    assert results_asked(fal) == 1
+    assert results_asked(fal) >= 3, "one such answer may be a stranger's"
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,16 @@ async def test_no_picture_at_all_is_malformed(fal: FalUpstream) -> None:
         {"image": {"url": 7}},
     ],
 )
-async def test_an_output_without_usable_pictures_is_malformed_at_once(fal: FalUpstream, output: dict[str, Any]) -> None:
+async def test_an_output_without_usable_pictures_is_believed_when_it_stays(
+    fal: FalUpstream, output: dict[str, Any]
+) -> None:
     fal.on("result", "http", status=200, body=output)
+    assert (await fal.edit()).images, "one such answer may be a stranger's"
+    fal.on("result", "http", times=None, status=200, body=output)
     error = await failure_of(fal.edit())
-    assert (error.fault, error.accepted, error.final, error.lost) == (Fault.MALFORMED, True, True, False)
-    assert results_asked(fal) == 1
+    nothing = not any(output.get(name) for name in ("images", "image")) or output.get("images") == "x"
+    assert (error.fault, error.accepted, error.final) == (Fault.MALFORMED, True, True)
+    assert (error.charged, error.lost) == ((False, False) if nothing else (None, True))
 
 
 async def test_claims_that_cannot_be_true_are_not_repeated(fal: FalUpstream) -> None:
