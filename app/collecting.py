@@ -23,6 +23,7 @@ from providers.base import Clock, Fault, Media, Provider, ProviderError, Provide
 log = logging.getLogger("imagegate.dispatch")
 
 RESCUE_SECONDS = 10.0  # to collect a job that turned out to be done when it should have been cancelled
+PATIENCE_SECONDS = 3.0  # past the deadline, for a cancellation to be heard, or what is done to come
 GRACE_SECONDS = 1.0  # adapters keep the deadline themselves; one that does not must not hold the caller
 
 T = TypeVar("T")
@@ -90,16 +91,29 @@ class Collector:
         except Exception:  # a defect of the adapter
             order.fates.follow(job, ticket)
             raise
-        # In a task of its own: whoever waits may leave, a cancellation must not.
+        # In a task of its own: whoever waits may leave, or be told at last, a cancellation must not end.
         rescue = asyncio.create_task(self._rescued(order, job, ticket))
         try:
-            result = await asyncio.shield(rescue)
-        except asyncio.CancelledError:
-            self.leave(rescue)
-            raise
+            await asyncio.wait({rescue}, timeout=PATIENCE_SECONDS)
+        finally:
+            if not rescue.done():
+                order.fates.hold()
+                self.leave(self._late(order, job, ticket, rescue))
+        result = rescue.result() if rescue.done() else None
         if result is None:
             raise why
         return result
+
+    async def _late(
+        self, order: Order[Any], job: Job, ticket: Ticket, rescue: asyncio.Task[ProviderResult | None]
+    ) -> None:
+        """The rest of a rescue that nobody waits for; to be called with the request held."""
+        try:
+            if await rescue is not None:  # paid for, and too late for this answer: kept
+                await self._journal.move(job, "lost", verdict=Verdict(detail="done when nobody waited any more"))
+                order.fates.follow(job, ticket)
+        finally:
+            await order.fates.release()
 
     async def _rescued(self, order: Order[Any], job: Job, ticket: Ticket) -> ProviderResult | None:
         """A job that is not waited for is cancelled; if it is too late for that, it is done and paid for, and is

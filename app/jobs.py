@@ -213,12 +213,13 @@ class Journal:
 
     async def fail(self, job: Job, error: ProviderError) -> bool:
         """A job could not be collected: enter its end, if the error is its own verdict; else False, and it may still be
-        at work, and be billed. What made nothing costs nothing here, whatever the provider says."""
+        at work, and be billed. What it cost is what the caller is told: nothing, or not known."""
         own_word = error.fault in (Fault.INVALID, Fault.REFUSED) or (error.final and not error.lost)
         if not own_word and error.charged is not False:
             return False
         verdict = Verdict(fault=error.fault, detail=error.detail)
-        await self.move(job, "cancelled" if error.cancelled else "failed", cost=Decimal(0), verdict=verdict)
+        cost = Decimal(0) if error.charged is False else None
+        await self.move(job, "cancelled" if error.cancelled else "failed", cost=cost, verdict=verdict)
         return True
 
     async def answer(

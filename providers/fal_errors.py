@@ -96,7 +96,8 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         "accepted": _accepted(answer, body, of),
         "retry_after": retry_after(answer.headers),
         # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone may be billed.
-        "charged": False if of == "result" and known and answer.status >= 400 else None,
+        # Unless it says that it was: a 422 may have run (fal's FAQ, Nov 2026).
+        "charged": False if of == "result" and known and answer.status >= 400 and not _is_billed(answer) else None,
         "cancelled": of_a_job and error_type == CANCELLED,
         "lost": of_a_job and not known and answer.status in (404, 410),
     }
@@ -206,6 +207,10 @@ def _accepted(answer: Answer, body: Mapping[str, Any], of: Step) -> bool | None:
         return False
     ingress = "x-fal-request-id" not in answer.headers and b"nginx" in answer.body[:2000]
     return False if answer.status == 503 and ("detail" in body or ingress) else None
+
+
+def _is_billed(answer: Answer) -> bool:
+    return answer.headers.get("x-fal-billable-units", "0").strip("0.") != ""
 
 
 def _is_final(answer: Answer, of: Step, *, known: bool) -> bool:

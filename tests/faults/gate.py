@@ -168,12 +168,15 @@ class Gate:
         *,
         headers: dict[str, str] | None = None,
         picture: bytes = PICTURE,
+        mask: bytes | None = None,
         http: httpx2.Client | None = None,
         **fields: str,
     ) -> httpx2.Response:
         """One form, sent once."""
         data = {"model": MODEL, "prompt": prompt, "size": SIZE, **fields}
         files = {"image": ("a.png", picture, "image/png")}
+        if mask is not None:
+            files["mask"] = ("mask.png", mask, "image/png")
         return (http or self.http).post(EDITS, data=data, files=files, headers=headers or {})
 
     # ---- its journal

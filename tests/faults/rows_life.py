@@ -223,7 +223,7 @@ KILLS: tuple[Row, ...] = (
     _leaves(
         "M10-random",
         "SIGKILL at random times",
-        "60 requests (FAULTS_KILLS: more) in rounds of 12: n 1-3, all formats, url, b64_json, streams, keys, clients "
+        "60 requests (FAULTS_KILLS: more), 12 a round: n 1-3, masks, formats, url, b64_json, streams, keys, clients "
         "that leave; SIGKILL at a random time of each round; start on the same folder; at the end all keys once more",
         "nothing is submitted twice; every job that was accepted is " + KILLED_JOB + "; ambiguous is only what never "
         "arrived; nothing stays running; the books agree",

@@ -95,15 +95,16 @@ def mark(*gates: Gate) -> Mark:
 
 def balance(gate: Gate, since: Mark, upto: Mark | None = None) -> Balance:
     """What has come since. Every picture of the journal is fetched, and has to be one."""
-    jobs = tuple(
-        job
-        for job in gate.sandbox.jobs()
-        if job["request_id"] not in since.jobs and (upto is None or job["request_id"] in upto.jobs)
-    )
+    # The journal first: what it says of a job's end, the books have said before.
     records = tuple(
         record
         for record in gate.records()
         if record["id"] not in since.records and (upto is None or record["id"] in upto.records)
+    )
+    jobs = tuple(
+        job
+        for job in gate.sandbox.jobs()
+        if job["request_id"] not in since.jobs and (upto is None or job["request_id"] in upto.jobs)
     )
     return Balance(jobs, records, readable(gate, records))
 

@@ -70,8 +70,6 @@ STATUS: tuple[Row, ...] = (
         "status: 422 as a model has it",
         on("status", "model_error"),
         NO_VERDICT,
-        seconds=1,
-        own=True,
     ),
     Step(
         id="M9-status-for-ever",
@@ -88,7 +86,7 @@ STATUS: tuple[Row, ...] = (
 
 def _odd(id: str, what: str, body: Any) -> Step:
     rule = on("result", "http", status=200, body=body)
-    return _again(id, f"result: {what}, once", rule, NO_VERDICT, seconds=1, own=True)
+    return _again(id, f"result: {what}, once", rule, NO_VERDICT)
 
 
 RESULT: tuple[Row, ...] = (
@@ -102,8 +100,6 @@ RESULT: tuple[Row, ...] = (
         "result: 503 with fal's error type, once, of a job that is done",
         on("result", "infra_error"),
         NO_VERDICT,
-        seconds=1,
-        own=True,
     ),
     Step(
         id="M9-result-for-ever",

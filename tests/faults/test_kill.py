@@ -23,12 +23,14 @@ from tests.faults.rows import Rule, on
 from tests.faults.scenes import Group, Stage
 from tests.faults.settle import NOTHING, Balance, balance
 from tests.faults.table import ROWS
+from tests.media.pictures import photo, saved
 
 REQUESTS = int(os.environ.get("FAULTS_KILLS", "60"))
 """So many requests while the gateway is killed at random times."""
-ROUND = 12
+ROUND = 12  # between two kills
 SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 
+MASK = saved(photo("RGBA"), "png")
 KILLS = Group("test_killed")
 
 
@@ -107,14 +109,17 @@ def killed_when_there_is_one(stage: Stage) -> dict[str, Any]:
 # ---- at random
 
 
-def mixed(dice: random.Random, number: int) -> tuple[float, dict[str, str], dict[str, str]]:
+def mixed(dice: random.Random, number: int) -> tuple[float, dict[str, str], dict[str, Any]]:
     """One of many kinds of request: how long its client waits, its headers, with a key if it has one, its fields."""
-    fields = {"n": str(dice.choice((1, 1, 2, 3))), "seed": str(number * 10), "prompt": f"random {number}"}
+    fields: dict[str, Any] = {"n": str(dice.choice((1, 1, 2, 3))), "seed": str(number * 10)}
+    fields |= {"prompt": f"random {number}"}
     fields["response_format"] = dice.choice(("url", "b64_json"))
     if (kind := dice.choice(("", "png", "jpeg", "webp"))) != "":
         fields["output_format"] = kind
     if dice.random() < 0.2:
         fields["stream"] = "true"
+    if dice.random() < 0.2:
+        fields |= {"mask": MASK, "size": "64x48"}
     patience = dice.choice((60, 60, 60, 60, dice.uniform(0.1, 1)))
     return patience, ({"Idempotency-Key": f"key {number}"} if dice.random() < 0.5 else {}), fields
 
@@ -131,7 +136,7 @@ def told_of(answer: httpx2.Response | None) -> int:
 def killed_again_and_again(stage: Stage, *rules: Rule) -> dict[str, Any]:
     dice = random.Random(SEED)
     print(f"FAULTS_SEED={SEED}")  # noqa: T201 - shown when it fails
-    asked: list[tuple[float, dict[str, str], dict[str, str]]] = []
+    asked: list[tuple[float, dict[str, str], dict[str, Any]]] = []
     gate, sandbox = stage.gate(), stage.sandbox
     sandbox.script(*rules)
     while len(asked) < REQUESTS:

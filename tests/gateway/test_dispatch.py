@@ -532,6 +532,22 @@ class TestTimeAndDefects:
             await asyncio.wait_for(run.to_the_end(), 1)
 
 
+class TestPatience:
+    async def test_a_cancellation_that_is_not_answered_does_not_hold_the_caller(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.collecting.PATIENCE_SECONDS", 0.05)
+        gate = asyncio.Event()
+        provider = FakeProvider(Turn(collect=refusal(Fault.TIMEOUT, accepted=True), cancel=when(gate, True)))
+        run = Run(provider)
+        (one,) = await run.to_the_end()
+        assert isinstance(one.error, ProviderError)
+        assert (run.held, run.unsettled) == (1, []), "somebody is still at it"
+        gate.set()
+        await run.dispatcher.settle()
+        assert (run.held, run.unsettled) == (0, [("job-1", True)])
+
+
 class TestRescue:
     """A job that could not be collected, and that it is too late to cancel, is done and paid for."""
 

@@ -335,3 +335,10 @@ class TestWhatIsShown:
                     assert isinstance(failure(answer(status, body), of=of), ProviderError)  # type: ignore[arg-type]
         for status_body in ({"error": {"a": 1}}, {"error_type": 5}, {"error": "x", "error_type": ["y"]}):
             assert isinstance(failure_in_status(status_body), ProviderError)
+
+
+def test_a_failure_that_says_that_it_was_billed_is_not_free() -> None:
+    refused = model_error("no_media_generated")
+    assert failure(answer(422, refused), of="result").charged is False
+    assert failure(answer(422, refused, x_fal_billable_units="0.0"), of="result").charged is False
+    assert failure(answer(422, refused, x_fal_billable_units="1"), of="result").charged is None
