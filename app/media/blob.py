@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import os
 import tempfile
 import weakref
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from app.errors import Overloaded
 from providers.base import Blob
+
+Buffer = bytes | mmap.mmap  # read-only bytes: length, slices, single bytes, `find`, `re`; no `startswith`, no `count`
 
 _PIECE = 512 * 1024  # what `chunks` hands out at a time
 _DRAIN_AT = 1024 * 1024  # pending bytes before `drain` writes
@@ -50,6 +53,10 @@ class _TempFile:
             length -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def view(self, length: int) -> mmap.mmap:
+        """The first `length` bytes, mapped: nothing is copied, and what is not looked at is not read."""
+        return mmap.mmap(self._fd, length, access=mmap.ACCESS_READ)
+
 
 class MemoryBlob:
     """Bytes in memory."""
@@ -71,6 +78,10 @@ class MemoryBlob:
 
     def read(self) -> bytes:
         """All bytes, not copied."""
+        return self._data
+
+    def view(self) -> Buffer:
+        """The bytes, to be looked at."""
         return self._data
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -105,6 +116,10 @@ class FileBlob:
     def read(self) -> bytes:
         """All bytes. Blocks: call it in a thread."""
         return self._open().read(self._size, 0) if self._size else b""
+
+    def view(self) -> Buffer:
+        """The bytes, to be looked at: mapped, not copied. Pages are read as they are touched: look in a thread."""
+        return self._open().view(self._size) if self._size else b""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes in pieces, each read in a thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import mmap
 import os
 from pathlib import Path
 
@@ -126,3 +127,19 @@ def test_many_read_one_file_at_once() -> None:
 def test_no_room_on_disk_is_overloaded(tmp_path: Path) -> None:
     with pytest.raises(Overloaded):
         asyncio.run(spooled([b"x" * 2_000_000], 0, tmp_path / "missing"))
+
+
+def test_a_view_shows_a_spooled_file_without_copying_it(tmp_path: Path) -> None:
+    blob, _ = asyncio.run(spooled([b"0123456789" * 10], threshold=10, directory=tmp_path))
+    assert isinstance(blob, FileBlob)
+    view = blob.view()
+    blob.close()
+    assert isinstance(view, mmap.mmap)
+    assert len(view) == 100
+    assert view[40:45] == b"01234"
+    assert view.find(b"9") == 9
+
+
+def test_a_view_of_bytes_in_memory_is_the_bytes() -> None:
+    data = b"abc"
+    assert MemoryBlob(data).view() is data
