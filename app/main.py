@@ -42,6 +42,7 @@ from app.dispatch import Dispatcher
 from app.gateway import Gateway
 from app.harvest import Harvester
 from app.history import History
+from app.http1 import Http1
 from app.jobs import Journal
 from app.media.download import Downloader
 from app.media.netguard import Guard
@@ -56,6 +57,7 @@ from app.storage.base import Storage
 from app.storage.local import LocalStorage, load_or_create_secret
 from app.store.db import StoreError, StoreUnusable, database_for
 from app.store.jobs import JobStore
+from app.transport import Transport
 
 log = logging.getLogger("imagegate")
 
@@ -127,13 +129,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     catalogue = load_models(config, classes)
     clock = SystemClock()
     tls = ssl.create_default_context()  # 30 ms: made once, shared by all that connect
-    http = httpx2.AsyncClient(
-        verify=tls,
-        trust_env=False,
-        follow_redirects=False,
-        timeout=30,
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-    )
+    http = httpx2.AsyncClient(transport=Transport(Http1(tls)), trust_env=False, follow_redirects=False, timeout=30)
     storage = _storage(config)
     pool, random = MediaPool(), Random()  # noqa: S311 - jitter
     upstreams: dict[str, Upstream] = {}

@@ -1,11 +1,11 @@
 """Fetching a picture: from a URL under the guard, or out of a data URI.
 
-The client is httpcore2, the engine beneath httpx2, used as it is: it has no cookie jar, follows no redirect, reads no
-proxy from the environment and decodes nothing, so there is nothing of that to switch off. Connections to the world go
-through `_GuardedBackend`, which resolves, judges and dials in one step: what was checked is what is connected to,
-once, whatever DNS says a moment later. TLS still verifies the certificate against the URL's host, and the pool, keyed
-by host, never lets one host speak over a connection that was verified for another (pinning by rewriting the URL to an
-address would). Origins that the operator named have a pool of their own, without the guard.
+The client is `app.http1`: it has no cookie jar, follows no redirect, reads no proxy from the environment and decodes
+nothing, so there is nothing of that to switch off. Connections to the world are dialled by `_Guarded`, which resolves,
+judges and dials in one step: what was checked is what is connected to, once, whatever DNS says a moment later. TLS
+still verifies the certificate against the URL's host, and connections are kept by host, so none that was verified for
+one speaks for another (pinning by rewriting the URL to an address would). Origins that the operator named have
+connections of their own, without the guard.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote_to_bytes, urljoin
 
-import httpcore2
 import pybase64
 
+from app.connection import Broken, Reply
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidImageUrl
+from app.http1 import Dial, Http1, Make, Origin, Request, Unreached, UnreachedInTime, dial
 from app.media.netguard import Guard, SafeUrl, Unresolvable
 
 MAX_REDIRECTS = 3
@@ -35,7 +36,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _WHITE = b" \t\r\n\f"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_HEADERS = [("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity"), ("User-Agent", "imagegate")]
+_HEADERS = ((b"Accept", b"image/*, */*;q=0.1"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"imagegate"))
 
 
 class Reason(StrEnum):
@@ -85,8 +86,8 @@ class _Portion:
     whole: bool = True
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
-        return [] if self.whole else [("Range", f"bytes=0-{self.size - 1}")]
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [] if self.whole else [(b"Range", b"bytes=0-%d" % (self.size - 1))]
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -101,23 +102,13 @@ class Downloader:
         guard: Guard,
         *,
         ssl_context: ssl.SSLContext | None = None,
-        backend: httpcore2.AsyncNetworkBackend | None = None,
+        dial: Dial = dial,
         max_connections: int = 64,
     ) -> None:
         self._guard = guard
-        backend = backend or httpcore2.AnyIOBackend()
-        ssl_context = ssl_context or httpcore2.default_ssl_context()
-
-        def pool(dial: httpcore2.AsyncNetworkBackend) -> httpcore2.AsyncConnectionPool:
-            return httpcore2.AsyncConnectionPool(
-                ssl_context=ssl_context,
-                max_connections=max_connections,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-                network_backend=dial,
-            )
-
-        self._world = pool(_GuardedBackend(guard, backend))
-        self._trusted = pool(backend)
+        tls = ssl_context or ssl.create_default_context()
+        self._world = Http1(tls, dial=_Guarded(guard, dial), keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
+        self._trusted = Http1(tls, dial=dial, keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
 
     async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:  # noqa: ASYNC109 - it is a promise
         """The picture at `url`, within `timeout` seconds from here to its last byte. Raises FetchFailed."""
@@ -140,15 +131,15 @@ class Downloader:
             raise FetchFailed(Reason.UNREACHABLE, error.message, transient=True, detail=error.detail) from None
         except InvalidImageUrl as error:
             raise FetchFailed(Reason.BLOCKED, error.message, detail=error.detail) from None
-        except httpcore2.ConnectTimeout as error:
+        except UnreachedInTime as error:
             raise FetchFailed(
                 Reason.TIMEOUT, "The URL's server could not be reached in time.", transient=True, detail=str(error)
             ) from None
-        except httpcore2.ConnectError as error:
+        except Unreached as error:
             raise FetchFailed(
                 Reason.UNREACHABLE, "The URL's server could not be reached.", transient=True, detail=str(error)
             ) from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:  # TLS breaks off as an OSError
+        except (Broken, OSError) as error:
             raise FetchFailed(
                 Reason.UNREACHABLE, "The URL's server broke off its answer.", transient=True, detail=str(error)
             ) from None
@@ -186,19 +177,16 @@ class Downloader:
         async with AsyncExitStack() as stack:
             try:
                 response = await stack.enter_async_context(self._ask(url, portion))
-            except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
+            except Broken:
                 # Most often a kept connection that the server has closed meanwhile. Ask once more, on another.
                 response = await stack.enter_async_context(self._ask(url, portion))
             return await _read(response, portion)
 
-    def _ask(self, url: SafeUrl, portion: _Portion) -> AbstractAsyncContextManager[httpcore2.Response]:
-        pool = self._trusted if self._guard.trusts(url) else self._world
-        return pool.stream(
-            "GET",
-            httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.path),
-            headers=[("Host", url.netloc), *_HEADERS, *portion.headers],
-            extensions={"timeout": {"connect": CONNECT_SECONDS}},
-        )
+    def _ask(self, url: SafeUrl, portion: _Portion) -> AbstractAsyncContextManager[Reply]:
+        engine = self._trusted if self._guard.trusts(url) else self._world
+        headers = ((b"Host", url.netloc.encode("ascii")), *_HEADERS, *portion.headers)
+        asked = Request(b"GET", Origin(url.scheme, url.host, url.port), url.path.encode("ascii"), headers)
+        return engine.stream(asked, connect_seconds=CONNECT_SECONDS)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -214,32 +202,27 @@ class Downloader:
         await self.aclose()
 
 
-class _GuardedBackend(httpcore2.AsyncNetworkBackend):
+class _Guarded:
     """Dials only addresses that the guard has just found public."""
 
-    def __init__(self, guard: Guard, backend: httpcore2.AsyncNetworkBackend) -> None:
+    def __init__(self, guard: Guard, dial: Dial) -> None:
         self._guard = guard
-        self._backend = backend
+        self._dial = dial
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
+    async def __call__(self, make: Make, host: str, port: int, tls: ssl.SSLContext | None, name: str | None) -> None:
         addresses = (await self._guard.resolve(host, port))[:_MAX_TRIED_ADDRESSES]
-        seconds = (timeout or CONNECT_SECONDS) / len(addresses)
+        seconds = CONNECT_SECONDS / len(addresses)
         for address in addresses[:-1]:
             try:
-                return await self._backend.connect_tcp(str(address), port, seconds, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                async with asyncio.timeout(seconds):
+                    await self._dial(make, str(address), port, tls, name)
+                return
+            except OSError:  # a TimeoutError, too
                 continue  # the next address: an IPv6 one is often listed where there is no IPv6 route
-        return await self._backend.connect_tcp(str(addresses[-1]), port, seconds, local_address, socket_options)
+        await self._dial(make, str(addresses[-1]), port, tls, name)
 
 
-async def _read(response: httpcore2.Response, portion: _Portion) -> Downloaded | str:
+async def _read(response: Reply, portion: _Portion) -> Downloaded | str:
     headers = {name.lower(): value.decode("latin-1").strip() for name, value in response.headers}
     if response.status in _REDIRECTS and b"location" in headers:
         return headers[b"location"]
@@ -257,13 +240,14 @@ async def _read(response: httpcore2.Response, portion: _Portion) -> Downloaded |
         raise _too_large(portion.size)
     parts: list[bytes] = []
     size = 0
-    async for part in response.aiter_stream():
-        size += len(part)
-        parts.append(part)
-        if not portion.whole and size >= portion.size:
-            break
-        if size > portion.size:
-            raise _too_large(portion.size)
+    async with aclosing(response.chunks()) as chunks:
+        async for part in chunks:
+            size += len(part)
+            parts.append(part)
+            if not portion.whole and size >= portion.size:
+                break
+            if size > portion.size:
+                raise _too_large(portion.size)
     content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     return Downloaded(b"".join(parts), content_type or None)
 

@@ -9,17 +9,17 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpcore2
 import pybase64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ImageTooLarge, InvalidImage, InvalidImageUrl
+from app.http1 import Make, dial
 from app.media.download import Downloader, FetchFailed, Reason, decode_base64, decode_data_uri
 from app.media.netguard import Guard
 from tests.media.test_netguard import ODD, TRICKS, Dns, no_dns
@@ -80,27 +80,19 @@ class Server:
             await asyncio.sleep(0.01)
 
 
-class Internet(httpcore2.AsyncNetworkBackend):
+class Internet:
     """Dials a server on loopback whatever address is asked for, and remembers what was."""
 
     def __init__(self, port: int = 0, dead: Sequence[str] = ()) -> None:
         self.port = port
         self.dead = dead
         self.dialled: list[tuple[str, int]] = []
-        self._backend = httpcore2.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
+    async def __call__(self, make: Make, host: str, port: int, tls: ssl.SSLContext | None, name: str | None) -> None:
         self.dialled.append((host, port))
         if host in self.dead or not self.port:
-            raise httpcore2.ConnectError(f"no route to {host}")
-        return await self._backend.connect_tcp("127.0.0.1", self.port, timeout)
+            raise OSError(f"no route to {host}")
+        await dial(make, "127.0.0.1", self.port, tls, name)
 
 
 def ok(body: bytes = PICTURE, *headers: str) -> bytes:
@@ -324,7 +316,7 @@ def test_refused_urls_cause_no_connection(url: str) -> None:
     internet = Internet()
     with pytest.raises(FetchFailed) as caught:
         asyncio.run(
-            Downloader(Guard(resolver=no_dns), backend=internet, ssl_context=NO_TLS).fetch(url, max_bytes=9, timeout=5)
+            Downloader(Guard(resolver=no_dns), dial=internet, ssl_context=NO_TLS).fetch(url, max_bytes=9, timeout=5)
         )
     assert (caught.value.reason, caught.value.transient) == (Reason.BLOCKED, False)
     assert isinstance(caught.value.for_caller("image"), InvalidImageUrl)
@@ -334,7 +326,7 @@ def test_refused_urls_cause_no_connection(url: str) -> None:
 @pytest.mark.parametrize("answer", [["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["::1", PUBLIC], ["fd00:ec2::254"]])
 def test_names_of_our_own_network_cause_no_connection(answer: list[str]) -> None:
     internet = Internet()
-    downloader = Downloader(Guard(resolver=Dns(answer)), backend=internet, ssl_context=NO_TLS)
+    downloader = Downloader(Guard(resolver=Dns(answer)), dial=internet, ssl_context=NO_TLS)
     with pytest.raises(FetchFailed) as caught:
         asyncio.run(downloader.fetch("https://127.0.0.1.nip.io/", max_bytes=9, timeout=5))
     assert caught.value.reason is Reason.BLOCKED
@@ -367,7 +359,7 @@ def world(
         async with Server(answer).running() as server:
             internet = Internet(server.port, dead)
             async with Downloader(
-                Guard(resolver=dns, allow_http=allow_http), backend=internet, ssl_context=NO_TLS
+                Guard(resolver=dns, allow_http=allow_http), dial=internet, ssl_context=NO_TLS
             ) as downloader:
                 for url in urls:
                     try:
@@ -515,7 +507,7 @@ def test_the_world_cannot_redirect_into_an_allowed_origin() -> None:
     async def run() -> None:
         async with Server(ok()).running() as inner, Server(moved(inner.origin)).running() as outer:
             guard = Guard(frozenset({inner.origin}), allow_http=True, resolver=Dns([PUBLIC]))
-            async with Downloader(guard, backend=Internet(outer.port), ssl_context=NO_TLS) as downloader:
+            async with Downloader(guard, dial=Internet(outer.port), ssl_context=NO_TLS) as downloader:
                 with pytest.raises(FetchFailed) as caught:
                     await downloader.fetch("http://example.com/", max_bytes=1, timeout=5)
                 assert caught.value.reason is Reason.BLOCKED
@@ -562,7 +554,7 @@ def over_tls(
         async with Server(answer).running(ours) as server:
             internet = Internet(server.port)
             guard = Guard(resolver=Dns([PUBLIC]), allow_http=True)
-            async with Downloader(guard, backend=internet, ssl_context=theirs) as downloader:
+            async with Downloader(guard, dial=internet, ssl_context=theirs) as downloader:
                 for url in urls:
                     try:
                         got.append((await downloader.fetch(url, max_bytes=1 << 20, timeout=5)).data)

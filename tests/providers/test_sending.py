@@ -15,6 +15,7 @@ import pytest
 
 from providers.base import Fault
 from providers.http import TooLarge, send
+from tests.fakes.http import http_client
 from tests.fakes.tls import write_certificate
 from tests.providers.kit import failure_of
 
@@ -64,7 +65,7 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(trust_env=False, verify=False, follow_redirects=True, timeout=0.1) as one:
+    async with http_client(follow_redirects=True, timeout=0.1) as one:
         yield one
 
 
@@ -292,7 +293,7 @@ async def test_a_certificate_that_is_not_trusted_ends_it_before_anything_is_said
     context.load_cert_chain(certificate, key)
     server = await asyncio.start_server(peer, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with http_client(tls=ssl.create_default_context()) as client:
         error = await failure_of(send(client, "POST", f"https://127.0.0.1:{port}/", seconds=5, content=b"secret"))
     server.close()
     assert (error.fault, error.accepted) == (Fault.UNAVAILABLE, False)

@@ -12,6 +12,7 @@ from providers.base import Clock, Media, Provider, ProviderCall, ProviderResult
 from providers.fal import FalProvider, Patience
 from tests.fakes.clock import RealClock
 from tests.fakes.fal_calls import EDIT
+from tests.fakes.http import http_client
 from tests.fakes.sandbox import KEY, SandboxServer
 from tests.providers.kit import connections_to, picture, same_as, until
 
@@ -29,12 +30,7 @@ class FalUpstream:
         self.sandbox = sandbox
         self.sent: list[httpx2.Request] = []
         # every connection ends with its answer, so that one left open is one forgotten
-        self.http = httpx2.AsyncClient(
-            trust_env=False,
-            verify=False,
-            limits=httpx2.Limits(max_keepalive_connections=0),
-            event_hooks={"request": [self._note]},
-        )
+        self.http = http_client(keep=0, event_hooks={"request": [self._note]})
         self.clock = RealClock()
 
     async def _note(self, request: httpx2.Request) -> None:
