@@ -1,5 +1,7 @@
 """Bytes, wherever they are: in memory (`MemoryBlob`), in a nameless file (`FileBlob`), or still coming (`Spool`).
 
+`SplicedBlob` is what is left of another blob when something has been cut out of it.
+
 The file has no name and closes with its last reader, by reference count: a cancelled upload cannot leave one behind,
 and a thread that still reads or writes keeps its descriptor from being closed, and given to another file, under its
 hands.
@@ -13,7 +15,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from app.errors import Overloaded
@@ -84,6 +86,10 @@ class MemoryBlob:
         """The bytes, to be looked at."""
         return self._data
 
+    def part(self, where: slice) -> bytes:
+        """Some of the bytes, copied."""
+        return self._data[where]
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes in pieces."""
         for start in range(0, len(self._data), _PIECE):
@@ -121,6 +127,14 @@ class FileBlob:
         """The bytes, to be looked at: mapped, not copied. Pages are read as they are touched: look in a thread."""
         return self._open().view(self._size) if self._size else b""
 
+    def part(self, where: slice) -> bytes:
+        """Some of the bytes. Blocks."""
+        return self._open().read(where.stop - where.start, where.start)
+
+    def again(self) -> FileBlob:
+        """The same file, to be closed apart from this."""
+        return FileBlob(self._open(), self._size)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes in pieces, each read in a thread."""
         file = self._open()
@@ -135,6 +149,80 @@ class FileBlob:
         if self._file is None:
             raise ValueError("the blob was closed")
         return self._file
+
+
+class SplicedBlob:
+    """Stretches of another blob, and bytes between them. Nothing is joined before it is read.
+
+    It holds the bytes by itself: closing the blob that they come from does not matter.
+    """
+
+    __slots__ = ("_parts", "_size", "_source")
+
+    def __init__(self, source: Blob, parts: Sequence[bytes | slice]) -> None:
+        self._source = source.again() if isinstance(source, FileBlob) else MemoryBlob(source.read())
+        self._parts = tuple(parts)
+        self._size = sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in parts)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._size
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `read` never touches the disk."""
+        return self._source.in_memory
+
+    def read(self) -> bytes:
+        """All bytes in one. May block."""
+        return b"".join(map(self._joined, self._pieces()))
+
+    def view(self) -> Buffer:
+        """The bytes, to be looked at: these are copied."""
+        return self.read()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces, none larger than the rest of us hand out."""
+        for piece in self._pieces():
+            yield self._joined(piece) if self.in_memory else await asyncio.to_thread(self._joined, piece)
+
+    def digest(self) -> str:
+        """The sha-256 in hex, without ever holding all bytes. May block."""
+        whole = hashlib.sha256()
+        for piece in self._pieces():
+            whole.update(self._joined(piece))
+        return whole.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        self._source.close()
+
+    def _joined(self, piece: list[bytes | slice]) -> bytes:
+        found = [self._source.part(part) if isinstance(part, slice) else part for part in piece]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _pieces(self) -> Iterator[list[bytes | slice]]:
+        """The parts, long ones split and short ones together."""
+        piece: list[bytes | slice] = []
+        room = _PIECE
+        for part in self._parts:
+            start, stop = (part.start, part.stop) if isinstance(part, slice) else (0, len(part))
+            while start < stop:
+                end = min(stop, start + room)
+                piece.append(slice(start, end) if isinstance(part, slice) else part[start:end])
+                room -= end - start
+                start = end
+                if not room:
+                    yield piece
+                    piece, room = [], _PIECE
+        if piece:
+            yield piece
+
+
+def view_of(blob: Blob) -> Buffer:
+    """The bytes of any blob, to be looked at: ours need not copy them. Blocks."""
+    return blob.view() if isinstance(blob, MemoryBlob | FileBlob | SplicedBlob) else blob.read()
 
 
 class Spool:

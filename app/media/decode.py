@@ -10,10 +10,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from app.errors import UnsupportedImage
-from app.media.orientation import orientation, turned
+from app.media.header import read
+from app.media.orientation import turned
 from app.media.sniff import (
     MAX_PIXELS,
-    avif_orientation,
     describe,
     explained,
     is_accepted,
@@ -49,11 +49,9 @@ def decode(
 
 
 def _decode(data: bytes, kind: ImageFormat, max_pixels: int, upright: bool) -> Image.Image:
-    turn = orientation(data, kind) if upright and kind != "avif" else 1
+    turn = read(data, kind).orientation if upright else 1
     with opened(data, kind, max_pixels) as source:
         source.load()
-        if upright and kind == "avif":
-            turn = avif_orientation(source)
         image = in_srgb(normalised(source, data), source.info.get("icc_profile"))
     image = turned(image, turn)
     if image is source:

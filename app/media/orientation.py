@@ -1,4 +1,4 @@
-"""EXIF orientation: read from the container without a library, applied to pixels.
+"""EXIF orientation: read without a library, applied to pixels.
 
 Only this one number is read from EXIF. A reader of ten lines cannot be led into a loop of IFDs, and whatever it does
 not understand is orientation 1, as browsers have it.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from app.media.walk import jpeg_segments, png_chunks, webp_chunks
-
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -18,25 +16,8 @@ _TAG = 0x0112
 _WIDTHS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG: the types that writers use for it
 
 
-def orientation(data: bytes, kind: str) -> int:
-    """1-8; broken EXIF is 1. GIF has none, AVIF has it in its properties. Raises Malformed for a broken container."""
-    if kind == "jpeg":
-        for marker, start, end in jpeg_segments(data):
-            if marker == b"\xff\xe1" and data[start + 4 : start + 10] == b"Exif\0\0":
-                return from_exif(data[start + 10 : end])
-    elif kind == "png":
-        for chunk, start, end in png_chunks(data):
-            if chunk == b"eXIf":
-                return from_exif(data[start + 8 : end - 4])
-    elif kind == "webp":
-        for chunk, start, end in webp_chunks(data):
-            if chunk == b"EXIF":
-                return from_exif(data[start + 8 : end])
-    return 1
-
-
 def from_exif(exif: bytes) -> int:
-    """The orientation that a TIFF structure names in its first directory; 1 if it names none or is broken."""
+    """The orientation (1-8) that a TIFF structure names in its first directory; 1 if it names none or is broken."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:

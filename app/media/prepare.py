@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.media.avif import Uncuttable
-from app.media.blob import MemoryBlob
+from app.media.blob import MemoryBlob, SplicedBlob, view_of
 from app.media.decode import decode
 from app.media.encode import encode, on_white
-from app.media.sniff import MAX_PIXELS, picture_name, read_facts
-from app.media.strip import strip_metadata
+from app.media.sniff import MAX_PIXELS, explained, picture_name, read_facts
+from app.media.strip import parts
 from app.types import MIME, ImageFormat, InputStep
 from providers.base import Media
 
@@ -32,16 +32,19 @@ def prepare(step: InputStep) -> Media:
     if step.hand_on:
         return step.media
     media = step.media if step.media.url is None else replace(step.media, url=None)
-    data = media.blob.read()
     kept: ImageFormat = _FORMATS[media.mime]
     if not step.touches_pixels and media.orientation == 1:
         try:
-            cut = strip_metadata(data, media.mime)
+            found = explained(
+                parts, view_of(media.blob), kept, name=picture_name(step.index, step.word), param=step.word
+            )
         except Uncuttable:
-            return _written(media, _decoded(data, step), "png")
-        if cut is data:
+            return _written(media, _decoded(media.blob.read(), step), "png")
+        if found is None:
             return media
-        return replace(media, blob=MemoryBlob(cut), digest=hashlib.sha256(cut).hexdigest())
+        blob = SplicedBlob(media.blob, found)
+        return replace(media, blob=blob, digest=blob.digest())
+    data = media.blob.read()
     image = _decoded(data, step)
     lossless = kept == "webp" and b"VP8L" in data[:64]
     return _written(media, on_white(image) if step.flatten else image, step.to_format or kept, lossless=lossless)

@@ -1,6 +1,7 @@
 """What a file is, by its bytes, and what its header says. File names and declared types are never believed.
 
-Pixels are not decoded here, and limits are checked before anything is allocated for them.
+Everything is read from the container (`header`), nothing is decoded, and limits are checked before anything is
+allocated for pixels. Only `opened` needs Pillow.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard, TypeVar, TypeVarTuple
 
 from app.errors import ImageTooLarge, InvalidImage, InvalidRequest, UnsupportedImage
-from app.media import avif
 from app.media.avif import Uncuttable
-from app.media.orientation import orientation
-from app.media.strip import cut
-from app.media.walk import Header, Malformed, gif_blocks
-from app.media.walk import header as walk_header
+from app.media.blob import Buffer, view_of
+from app.media.header import Header, glance, read
+from app.media.strip import joined, parts
+from app.media.walk import Malformed
 from app.types import ImageFormat
 from providers.base import Blob, Media
 
@@ -81,6 +81,8 @@ class Facts(NamedTuple):
     alpha: bool
     mode: str
     frames: int
+    depth: int = 8  # bits per sample
+    progressive: bool = False  # a JPEG that needs all its coefficients in memory
 
 
 class TooManyPixels(ValueError):
@@ -125,10 +127,10 @@ def picture_name(index: int, param: str) -> str:
     return "The mask" if param == "mask" else f"Image {index + 1}"
 
 
-def size_of(data: bytes) -> Header | None:
+def size_of(data: Buffer) -> Header | None:
     """The size that the header gives, cheaply and without a check of anything else; None if it gives none."""
     kind = sniff_format(data[:64])
-    return _header(data, kind) if is_accepted(kind) else None
+    return glance(data, kind) if is_accepted(kind) else None
 
 
 def inspect(blob: Blob, digest: str, *, index: int, param: str, max_pixels: int = MAX_PIXELS) -> Media:
@@ -136,10 +138,10 @@ def inspect(blob: Blob, digest: str, *, index: int, param: str, max_pixels: int 
 
     Raises UnsupportedImage for another kind of file, InvalidImage for a broken one, ImageTooLarge beyond the limits.
     """
-    data = blob.read()
+    data = view_of(blob)
     name = picture_name(index, param)
     kind = sniff_format(data[:64])
-    if not data:
+    if not len(data):
         raise InvalidImage(f"{name} is empty.", param=param)
     if not is_accepted(kind):
         kinds = "PNG, JPEG, WebP, GIF and AVIF pictures are accepted."
@@ -177,43 +179,46 @@ def explained(function: Callable[[*Ts], T], *args: *Ts, name: str, param: str | 
         ) from error
 
 
-def read_facts(data: bytes, kind: ImageFormat, max_pixels: int) -> Facts:
-    """The facts of a picture of a sniffed kind. Raises Malformed, TooManyPixels, or anything that Pillow can raise."""
-    turn = 1 if kind == "avif" else orientation(data, kind)
-    with opened(data, kind, max_pixels) as image:
-        width, height = image.size
-        frames = sum(piece[0] == b"," for piece in gif_blocks(data)) if kind == "gif" else getattr(image, "n_frames", 1)
-        if frames > 1 and width * height * frames > max_pixels:
-            raise TooManyPixels(
-                f"has {frames} frames of {width}x{height}; at most {max_pixels:,} pixels are allowed in all"
-            )
-        if kind == "avif":
-            turn = avif_orientation(image)
-        if turn >= 5:
-            width, height = height, width
-        return Facts(kind, width, height, turn, image.has_transparency_data, image.mode, frames)
+def read_facts(data: Buffer, kind: ImageFormat, max_pixels: int) -> Facts:
+    """The facts of a picture of a sniffed kind, from its container alone. Raises Malformed or TooManyPixels."""
+    header = read(data, kind)
+    width, height, frames = header.width, header.height, header.frames
+    check_size(width, height, max_pixels)
+    if frames > 1 and width * height * frames > max_pixels:
+        raise TooManyPixels(
+            f"has {frames} frames of {width}x{height}; at most {max_pixels:,} pixels are allowed in all"
+        )
+    if header.orientation >= 5:
+        width, height = height, width
+    return Facts(
+        kind,
+        width,
+        height,
+        header.orientation,
+        header.alpha,
+        header.mode,
+        frames,
+        header.depth,
+        header.progressive,
+    )
 
 
-def avif_orientation(image: Image.Image) -> int:
-    """An AVIF's turn is a property of the picture; Pillow tells it in EXIF's terms."""
-    value = image.getexif().get(0x0112, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def opened(data: bytes, kind: ImageFormat, max_pixels: int) -> Image.Image:
+def opened(data: Buffer, kind: ImageFormat, max_pixels: int) -> Image.Image:
     """The picture with its header read and its limits checked, pixels not yet decoded.
 
     Pillow is shown the picture without metadata, so that none of its readers for EXIF, XMP and text runs on what a
     stranger sent.
     """
-    header = _header(data, kind)
+    header = glance(data, kind)
     if header is not None:
         check_size(header.width, header.height, max_pixels)
+    found = None
     with suppress(Uncuttable):
-        data = cut(data, kind)
+        found = parts(data, kind)
+    bare = data[:] if found is None else joined(data, found)
     from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401 - known, Pillow need not load all its plug-ins
 
-    image = Image.open(BytesIO(data), formats=(_PILLOW[kind],))
+    image = Image.open(BytesIO(bare), formats=(_PILLOW[kind],))
     check_size(*image.size, max_pixels)
     return image
 
@@ -226,10 +231,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise TooManyPixels(f"is {width}x{height}; a side may have at most {MAX_SIDE:,} pixels")
     if width * height > max_pixels:
         raise TooManyPixels(f"is {width}x{height}; at most {max_pixels:,} pixels are allowed")
-
-
-def _header(data: bytes, kind: ImageFormat) -> Header | None:
-    return avif.header(data) if kind == "avif" else walk_header(data, kind)
 
 
 def _sniff_text(head: bytes) -> str | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from app.errors import InvalidImage
 from app.media import avif
-from app.media.avif import Uncuttable
+from app.media.avif import Parts, Uncuttable
+from app.media.blob import Buffer
 from app.media.walk import Malformed, Piece, gif_blocks, jpeg_segments, png_chunks, riff_chunks, webp_chunks
 
 _PNG_KEPT = frozenset(
@@ -51,80 +52,96 @@ def has_metadata(data: bytes, mime: str) -> bool:
 
 def cut(data: bytes, kind: str) -> bytes:
     """`strip_metadata` by sniffed name; raises Malformed."""
-    if kind == "avif":
-        return avif.blanked(data)
-    if kind == "webp":
-        return _webp(data)
-    parts = {"png": _png, "jpeg": _jpeg, "gif": _gif}[kind](data)
-    return _joined(data, parts)
+    found = parts(data, kind)
+    return data if found is None else joined(data, found)
 
 
-def _joined(data: bytes, parts: Iterator[bytes | slice]) -> bytes:
-    """The parts in one; `data` itself if they are all of it. Neighbouring slices are copied at once."""
-    kept: list[bytes | slice] = []
-    for part in parts:
+def parts(data: Buffer, kind: str) -> Parts | None:
+    """What the picture without metadata is made of, as few as can be: stretches of `data`, and bytes between them.
+
+    None if there is nothing to cut. Raises Malformed, and Uncuttable as `strip_metadata`. Copies no pixels.
+    """
+    kept: Parts = []
+    for part in _PARTS[kind](data):
         last = kept[-1] if kept else None
         if isinstance(part, slice) and isinstance(last, slice) and last.stop == part.start:
             kept[-1] = slice(last.start, part.stop)
         else:
             kept.append(part)
-    if kept == [slice(0, len(data))]:
-        return data
-    view = memoryview(data)
-    return b"".join(view[part] if isinstance(part, slice) else part for part in kept)
+    return None if kept == [slice(0, len(data))] else kept
 
 
-def _png(data: bytes) -> Iterator[bytes | slice]:
+def joined(data: Buffer, parts: Parts) -> bytes:
+    """The parts in one."""
+    with memoryview(data) as view:
+        return b"".join([view[part] if isinstance(part, slice) else part for part in parts])
+
+
+def _png(data: Buffer) -> Iterator[bytes | slice]:
     yield slice(0, 8)
     for kind, start, end in png_chunks(data):
         if kind in _PNG_KEPT:
             yield slice(start, end)
 
 
-def _jpeg(data: bytes) -> Iterator[bytes | slice]:
+def _jpeg(data: Buffer) -> Iterator[bytes | slice]:
     for kind, start, end in jpeg_segments(data):
         body = data[start + 4 : start + 16]
-        if kind == b"\xff\xe0" and body.startswith(b"JFIF\0") and end - start >= _JFIF_LENGTH:
+        if kind == b"\xff\xe0" and body[:5] == b"JFIF\0" and end - start >= _JFIF_LENGTH:
             if end - start == _JFIF_LENGTH:
                 yield slice(start, end)
             else:  # its thumbnail may show what was cut from the picture
                 yield b"\xff\xe0\x00\x10" + body + b"\0\0"
         elif (
             kind in _JPEG_KEPT
-            or (kind == b"\xff\xe2" and body.startswith(b"ICC_PROFILE\0"))
-            or (kind == b"\xff\xee" and body.startswith(b"Adobe"))
+            or (kind == b"\xff\xe2" and body[:12] == b"ICC_PROFILE\0")
+            or (kind == b"\xff\xee" and body[:5] == b"Adobe")
         ):
             yield slice(start, end)
 
 
-def _gif(data: bytes) -> Iterator[bytes | slice]:
+def _gif(data: Buffer) -> Iterator[bytes | slice]:
     for kind, start, end in gif_blocks(data):
         loop = data[start + 3 : start + 14] in _GIF_LOOPS and end - start == _GIF_LOOP_LENGTH
         if kind in (b"GIF", b",", b";", b"!\xf9") or (kind == b"!\xff" and loop):
             yield slice(start, end)
 
 
-def _webp(data: bytes) -> bytes:
-    kept = [piece for piece in webp_chunks(data) if piece[0] in _WEBP_KEPT]
-    body = b"".join(_webp_parts(data, kept))
-    if len(body) + 12 == len(data) and data.endswith(body):
-        return data
-    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
+def _webp(data: Buffer) -> Iterator[bytes | slice]:
+    yield from _riff(data, 0, 12, [piece for piece in webp_chunks(data) if piece[0] in _WEBP_KEPT])
 
 
-def _webp_parts(data: bytes, pieces: list[Piece]) -> Iterator[bytes]:
+def _riff(data: Buffer, start: int, body: int, pieces: list[Piece]) -> Iterator[bytes | slice]:
+    """The chunk at `start` with only these chunks in it, which follow its own fields from `body` on."""
+    inner = list(_webp_parts(data, pieces))
+    length = (body - start - 8 + sum(map(_length, inner))).to_bytes(4, "little")
+    yield slice(start, start + 4)
+    yield slice(start + 4, start + 8) if data[start + 4 : start + 8] == length else length
+    yield slice(start + 8, body)
+    yield from inner
+
+
+def _length(part: bytes | slice) -> int:
+    length: int = part.stop - part.start if isinstance(part, slice) else len(part)
+    return length
+
+
+def _webp_parts(data: Buffer, pieces: list[Piece]) -> Iterator[bytes | slice]:
     for kind, start, end in pieces:
-        if kind == b"VP8X" and end - start > 8:
-            flags = data[start + 8] & ~0x0C  # no longer EXIF, no longer XMP
-            yield data[start : start + 8] + bytes((flags,)) + data[start + 9 : end]
+        if kind == b"VP8X" and end - start > 8 and data[start + 8] & 0x0C:
+            yield slice(start, start + 8)
+            yield bytes((data[start + 8] & ~0x0C,))  # no longer EXIF, no longer XMP
+            yield slice(start + 9, end)
         elif kind == b"ANMF":
             if end - start < 24:
                 raise Malformed("has a broken WebP frame")
             inner = [piece for piece in riff_chunks(data, start + 24, end) if piece[0] in _WEBP_FRAME_KEPT]
-            frame = data[start + 8 : start + 24] + b"".join(_webp_parts(data, inner))
-            yield kind + len(frame).to_bytes(4, "little") + frame
+            yield from _riff(data, start, start + 24, inner)
             continue  # a frame is made of padded chunks: it is even
         else:
-            yield data[start:end]
+            yield slice(start, end)
         if (end - start) & 1:
-            yield b"\0"
+            yield slice(end, end + 1) if data[end : end + 1] == b"\0" else b"\0"
+
+
+_PARTS = {"png": _png, "jpeg": _jpeg, "gif": _gif, "webp": _webp, "avif": avif.parts}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Overloaded
-from app.media.blob import FileBlob, MemoryBlob, Spool
+from app.media.blob import FileBlob, MemoryBlob, SplicedBlob, Spool, view_of
 from providers.base import Blob
 
 
@@ -143,3 +143,56 @@ def test_a_view_shows_a_spooled_file_without_copying_it(tmp_path: Path) -> None:
 def test_a_view_of_bytes_in_memory_is_the_bytes() -> None:
     data = b"abc"
     assert MemoryBlob(data).view() is data
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=300), st.lists(st.binary(max_size=40) | st.tuples(st.integers(0, 300), st.integers(0, 300))))
+def test_a_spliced_blob_is_its_parts_in_a_row(data: bytes, plan: list[bytes | tuple[int, int]]) -> None:
+    parts = [
+        part if isinstance(part, bytes) else slice(min(*part, len(data)), min(max(part), len(data))) for part in plan
+    ]
+    whole = b"".join(data[part] if isinstance(part, slice) else part for part in parts)
+    for threshold in (1000, 0):
+        source, _ = asyncio.run(spooled([data], threshold))
+        blob = SplicedBlob(source, parts)
+        assert (blob.size, blob.in_memory) == (len(whole), source.in_memory)
+        assert (blob.read(), blob.view()) == (whole, whole)
+        assert asyncio.run(gathered(blob)) == whole
+        assert blob.digest() == hashlib.sha256(whole).hexdigest()
+
+
+def test_a_large_spliced_blob_comes_in_pieces(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    source, _ = asyncio.run(spooled([data], 0, tmp_path))
+    parts = [slice(0, 1_400_000), b"between", slice(1_500_000, 1_500_001), slice(2_000_000, 3_000_000)]
+
+    async def scene() -> list[bytes]:
+        return [piece async for piece in SplicedBlob(source, parts).chunks()]
+
+    pieces = asyncio.run(scene())
+    assert b"".join(pieces) == data[:1_400_000] + b"between" + data[1_500_000:1_500_001] + data[2_000_000:]
+    assert {len(piece) for piece in pieces[:-1]} == {512 * 1024}
+
+
+def test_a_spliced_blob_outlives_what_it_was_cut_from() -> None:
+    before = open_files()
+    source, _ = asyncio.run(spooled([b"0123456789"], 0))
+    blob = SplicedBlob(source, [slice(2, 5)])
+    assert isinstance(source, FileBlob)
+    source.close()
+    assert blob.read() == b"234"
+    blob.close()
+    with pytest.raises(ValueError, match="closed"):
+        blob.read()
+    assert open_files() == before
+
+
+def test_any_blob_can_be_looked_at() -> None:
+    class Strange:
+        size, in_memory = 3, True
+
+        def read(self) -> bytes:
+            return b"abc"
+
+    assert view_of(Strange()) == b"abc"  # type: ignore[arg-type]
+    assert isinstance(view_of(asyncio.run(spooled([b"abc"], 0))[0]), mmap.mmap)
