@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from app.errors import UnsupportedImage
+from app.formats import ImageFormat
 from app.media.orientation import orientation, turned
 from app.media.sniff import (
     MAX_PIXELS,
@@ -21,7 +22,6 @@ from app.media.sniff import (
     size_of,
     sniff_format,
 )
-from app.types import ImageFormat
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,9 +55,9 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, upright: bool) -> I
         if upright and kind == "avif":
             turn = avif_orientation(source)
         image = in_srgb(normalised(source, data), source.info.get("icc_profile"))
+    if image is source:  # the same pixels, without the file that they came from: a copy would double the memory
+        image = source._new(source.im)
     image = turned(image, turn)
-    if image is source:
-        image = image.copy()
     image.info = {}
     return image
 

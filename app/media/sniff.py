@@ -12,13 +12,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard, TypeVar, TypeVarTuple
 
 from app.errors import ImageTooLarge, InvalidImage, InvalidRequest, UnsupportedImage
+from app.formats import ImageFormat
 from app.media import avif
 from app.media.avif import Uncuttable
 from app.media.orientation import orientation
 from app.media.strip import cut
 from app.media.walk import Header, Malformed, gif_blocks
 from app.media.walk import header as walk_header
-from app.types import ImageFormat
 from providers.base import Blob, Media
 
 if TYPE_CHECKING:
