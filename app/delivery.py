@@ -27,7 +27,7 @@ from app.errors import (
 )
 from app.media.blob import MemoryBlob
 from app.media.download import Downloader, FetchFailed, Reason
-from app.media.finish import BadPicture, Finished, finish
+from app.media.finish import BadPicture, Finished, begin_finishing
 from app.media.netguard import is_handable
 from app.media.pool import MediaPool
 from app.media.sniff import inspect, is_accepted, size_of, sniff_format
@@ -133,7 +133,9 @@ class Deliverer:
         for attempt in range(1, FETCH_TRIES + 1):
             try:
                 data = image.data if image.data is not None else await self._fetch(image.url or "", deadline)
-                return await self._pool.run_owed(finish, data, delivery, index, max_pixels=self._limits.result_pixels)
+                return await self._pool.run_owed(
+                    begin_finishing, data, delivery, index, max_pixels=self._limits.result_pixels
+                )
             except FetchFailed as error:
                 failed, tries = _fetch_error(error), 1 if error.reason in _HOPELESS else FETCH_TRIES
             except BadPicture as error:

@@ -30,9 +30,9 @@ from app.errors import (
 from app.faults import from_provider
 from app.harvest import Harvest, Harvester
 from app.jobs import Job, Journal, fingerprint
-from app.media.finish import decode_mask
+from app.media.finish import mask_checks
 from app.media.pool import MediaPool
-from app.media.prepare import prepare as prepare_media
+from app.media.prepare import begin_preparing
 from app.params.engine import check_parameters, compile_plan
 from app.records import MaskKeys
 from app.recovery import Recovery
@@ -194,8 +194,9 @@ class Gateway:
         self._dispatcher.check(plan, prepared.caller.key_id)
         step, mask = plan.delivery.mask, None
         if step is not None:
-            await self._pool.run(decode_mask, step)
-        pictures = tuple(await asyncio.gather(*(self._pool.run(prepare_media, one) for one in plan.inputs)))
+            for check in mask_checks(step):
+                await self._pool.work(check)
+        pictures = tuple(await asyncio.gather(*(self._pool.run(begin_preparing, one) for one in plan.inputs)))
         if step is not None:
             seconds = self._config.repeats.keep_seconds
             original = await deliverer.keep_input(step.original, seconds)

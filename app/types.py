@@ -12,20 +12,13 @@ from typing import Any, Literal
 
 from app.catalogue.schema import Mode, Offer
 from app.errors import GatewayError
+from app.formats import MIME as MIME
+from app.formats import ImageFormat as ImageFormat
+from app.formats import Size as Size
 from providers.base import Media
 
-ImageFormat = Literal["png", "jpeg", "gif", "webp", "avif"]
 ResponseFormat = Literal["url", "b64_json"]
 How = Literal["passthrough", "renamed", "converted", "emulated", "ignored", "rejected"]
-Size = tuple[int, int]  # width, height in pixels
-
-MIME: Mapping[ImageFormat, str] = {
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "gif": "image/gif",
-    "webp": "image/webp",
-    "avif": "image/avif",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Pictures and their bytes: read, checked, cut, turned, written. All of it blocks, but for `blob` and `pool`."""
+"""Pictures and their bytes: read, checked, cut, turned, written. All blocks, but for `blob`, `pool` and `workers`."""

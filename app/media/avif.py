@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from app.media.blob import Buffer
+from app.media.buffer import Buffer
 from app.media.walk import Counter, Malformed
 
 _PIXEL_BOXES = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a still or a sequence is made of

@@ -19,9 +19,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from app.errors import Overloaded
+from app.media.buffer import Buffer
 from providers.base import Blob
-
-Buffer = bytes | mmap.mmap  # read-only bytes: length, slices, single bytes, `find`, `re`; no `startswith`, no `count`
 
 _PIECE = 512 * 1024  # what `chunks` hands out at a time
 _DRAIN_AT = 1024 * 1024  # pending bytes before `drain` writes
@@ -218,11 +217,6 @@ class SplicedBlob:
                     piece, room = [], _PIECE
         if piece:
             yield piece
-
-
-def view_of(blob: Blob) -> Buffer:
-    """The bytes of any blob, to be looked at: ours need not copy them. Blocks."""
-    return blob.view() if isinstance(blob, MemoryBlob | FileBlob | SplicedBlob) else blob.read()
 
 
 class Spool:

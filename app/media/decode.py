@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from app.errors import UnsupportedImage
+from app.formats import ImageFormat
 from app.media.header import read
 from app.media.orientation import turned
 from app.media.sniff import (
@@ -21,7 +22,6 @@ from app.media.sniff import (
     size_of,
     sniff_format,
 )
-from app.types import ImageFormat
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,9 +53,9 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, upright: bool) -> I
     with opened(data, kind, max_pixels) as source:
         source.load()
         image = in_srgb(normalised(source, data), source.info.get("icc_profile"))
+    if image is source:  # the same pixels, without the file that they came from: a copy would double the memory
+        image = source._new(source.im)
     image = turned(image, turn)
-    if image is source:
-        image = image.copy()
     image.info = {}
     return image
 

@@ -14,8 +14,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from app.errors import InvalidValue
+from app.formats import ImageFormat
 from app.media.png import write_png
-from app.types import ImageFormat
 
 if TYPE_CHECKING:
     from PIL import Image

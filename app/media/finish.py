@@ -9,19 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from app.errors import InvalidRequest
 from app.media.avif import Uncuttable
-from app.media.decode import decode
-from app.media.encode import encode
-from app.media.fit import composite, fit_exact
+from app.media.pixels import (
+    Composite,
+    Decode,
+    Encode,
+    Failed,
+    Fit,
+    Job,
+    Picture,
+    Pixels,
+    Step,
+    Written,
+    in_process,
+)
 from app.media.sniff import MAX_PIXELS, describe, explained, is_accepted, read_facts, sniff_format
 from app.media.strip import cut
 from app.types import Delivery, ImageFormat, MaskStep
-
-if TYPE_CHECKING:
-    from PIL import Image
+from providers.base import Media
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,7 +56,15 @@ class Finished:
 
 
 def finish(data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS) -> Finished:
-    """The provider's picture number `index` (from 0) as the client gets it. Blocks.
+    """`begin_finishing`, and its pixels worked on here. Blocks."""
+    return in_process(begin_finishing(data, delivery, index, max_pixels=max_pixels))
+
+
+def begin_finishing(
+    data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS
+) -> Finished | Pixels[Finished]:
+    """The provider's picture number `index` (from 0) as the client gets it, or what is still to be done to its pixels.
+    Blocks.
 
     Raises BadPicture if it is none, InvalidValue if mask and original differ in size or the format cannot hold the
     picture, InvalidImage if mask or original do not decode.
@@ -63,33 +79,43 @@ def finish(data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int =
         with suppress(Uncuttable):
             bare = _result(cut, data, kind, index=index)
             return Finished(bare, kind, *size, touched=bare is not data)
-    image = _result(_decoded, data, max_pixels, index=index)
+    pictures = [Picture(data, max_pixels, f"The provider's picture {index + 1}", None, kind, size[0] * size[1])]
+    steps: list[Step] = [Decode(0)]
     if delivery.mask is not None:
-        image = composite(image, *decode_mask(delivery.mask))
+        pictures += _originals(delivery.mask)
+        steps += [Decode(1), Decode(2), Composite()]
     if delivery.exact is not None:
-        image = fit_exact(image, delivery.exact)
-    return Finished(encode(image, wanted, delivery.quality), wanted, *image.size, touched=True)
+        steps.append(Fit(*delivery.exact))
+    steps.append(Encode(wanted, delivery.quality))
+
+    def then(written: Written) -> Finished:
+        return Finished(written.data, wanted, written.width, written.height, touched=True)
+
+    return Pixels(Job(tuple(pictures), tuple(steps)), then, _blame)
 
 
-def decode_mask(step: MaskStep) -> tuple[Image.Image, Image.Image]:
-    """The original and the mask. Blocks. Raises InvalidImage, by the caller's words, if one of them does not decode."""
-    original, mask = step.original, step.mask
+def mask_checks(step: MaskStep) -> tuple[Pixels[None], Pixels[None]]:
+    """Whether the original and the mask decode, one by one: if a worker dies of one, it is known which."""
+    original, mask = (Pixels(Job((picture,), (Decode(0),)), lambda _: None) for picture in _originals(step))
+    return original, mask
+
+
+def _originals(step: MaskStep) -> tuple[Picture, Picture]:
+    """The original and the mask, by the caller's words."""
     return (
-        decode(
-            original.blob.read(),
-            max_pixels=original.width * original.height,
-            upright=True,
-            name="The image",
-            param=step.original_word,
-        ),
-        decode(
-            mask.blob.read(), max_pixels=mask.width * mask.height, upright=True, name="The mask", param=step.mask_word
-        ),
+        _given(step.original, "The image", step.original_word),
+        _given(step.mask, "The mask", step.mask_word),
     )
 
 
-def _decoded(data: bytes, max_pixels: int) -> Image.Image:
-    return decode(data, max_pixels=max_pixels, upright=True)
+def _given(media: Media, name: str, word: str) -> Picture:
+    pixels = media.width * media.height
+    return Picture(media.blob, pixels, name, word, media.mime.removeprefix("image/"), pixels)
+
+
+def _blame(failed: Failed) -> Exception:
+    """The first picture is the provider's; all else is the caller's."""
+    return BadPicture(failed.message, detail=failed.detail) if failed.picture == 0 else failed.error()
 
 
 def _result(function: Callable[[*Ts], T], *args: *Ts, index: int) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.errors import InvalidValue
-from app.types import Size
+from app.formats import Size
 
 if TYPE_CHECKING:
     from PIL import Image

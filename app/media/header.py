@@ -11,8 +11,9 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from app.formats import ImageFormat
 from app.media import avif
-from app.media.blob import Buffer
+from app.media.buffer import Buffer
 from app.media.orientation import from_exif
 from app.media.walk import (
     FRAME_MARKERS,
@@ -24,7 +25,6 @@ from app.media.walk import (
     riff_chunks,
     webp_chunks,
 )
-from app.types import ImageFormat
 
 _PNG_MODES = {  # (bits per sample, colour type): the combinations that PNG allows, in Pillow's names
     **{(depth, 0): mode for depth, mode in ((1, "1"), (2, "L"), (4, "L"), (8, "L"), (16, "I;16"))},

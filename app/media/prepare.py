@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from app.media.avif import Uncuttable
-from app.media.blob import MemoryBlob, SplicedBlob, view_of
-from app.media.decode import decode
-from app.media.encode import encode, on_white
-from app.media.sniff import MAX_PIXELS, explained, picture_name, read_facts
+from app.media.blob import MemoryBlob, SplicedBlob
+from app.media.buffer import view_of
+from app.media.pixels import Decode, Encode, Flatten, Job, Picture, Pixels, Step, Written, in_process
+from app.media.sniff import MAX_PIXELS, explained, picture_name
 from app.media.strip import parts
 from app.types import MIME, ImageFormat, InputStep
 from providers.base import Media
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _QUALITY = 95  # of lossy pictures that have to be written anew: JPEG and AVIF at full colour resolution
 _FORMATS: dict[str, ImageFormat] = {mime: format for format, mime in MIME.items()}
 
 
 def prepare(step: InputStep) -> Media:
-    """The picture as the provider gets it. Blocks.
+    """`begin_preparing`, and its pixels worked on here. Blocks."""
+    return in_process(begin_preparing(step))
+
+
+def begin_preparing(step: InputStep) -> Media | Pixels[Media]:
+    """The picture as the provider gets it, or what is still to be done to its pixels. Blocks.
 
     Where no pixel has to change only metadata is cut out, and the same Media comes back if there is none. Orientation
     lives in the metadata that goes, so a turned picture is always made upright. A picture that is handed on by its URL
@@ -33,41 +34,40 @@ def prepare(step: InputStep) -> Media:
         return step.media
     media = step.media if step.media.url is None else replace(step.media, url=None)
     kept: ImageFormat = _FORMATS[media.mime]
-    if not step.touches_pixels and media.orientation == 1:
-        try:
-            found = explained(
-                parts, view_of(media.blob), kept, name=picture_name(step.index, step.word), param=step.word
-            )
-        except Uncuttable:
-            return _written(media, _decoded(media.blob.read(), step), "png")
-        if found is None:
-            return media
-        blob = SplicedBlob(media.blob, found)
-        return replace(media, blob=blob, digest=blob.digest())
-    data = media.blob.read()
-    image = _decoded(data, step)
-    lossless = kept == "webp" and b"VP8L" in data[:64]
-    return _written(media, on_white(image) if step.flatten else image, step.to_format or kept, lossless=lossless)
+    if step.touches_pixels or media.orientation != 1:
+        format = step.to_format or kept
+        lossless = kept == format == "webp" and b"VP8L" in view_of(media.blob)[:64]
+        return _rewriting(media, step, format, flatten=step.flatten, lossless=lossless)
+    try:
+        found = explained(parts, view_of(media.blob), kept, name=picture_name(step.index, step.word), param=step.word)
+    except Uncuttable:
+        return _rewriting(media, step, "png")
+    if found is None:
+        return media
+    blob = SplicedBlob(media.blob, found)
+    return replace(media, blob=blob, digest=blob.digest())
 
 
-def _decoded(data: bytes, step: InputStep) -> Image.Image:
-    pixels = step.media.width * step.media.height
+def _rewriting(
+    media: Media, step: InputStep, format: ImageFormat, *, flatten: bool = False, lossless: bool = False
+) -> Pixels[Media]:
+    pixels = media.width * media.height
     name = picture_name(step.index, step.word)
-    return decode(data, max_pixels=max(MAX_PIXELS, pixels), upright=True, name=name, param=step.word)
+    picture = Picture(media.blob, max(MAX_PIXELS, pixels), name, step.word, _FORMATS[media.mime], pixels)
+    steps: list[Step] = [Decode(0), *([Flatten()] if flatten else []), Encode(format, _QUALITY, lossless)]
 
+    def then(written: Written) -> Media:
+        return replace(
+            media,
+            blob=MemoryBlob(written.data),
+            mime=MIME[format],
+            width=written.width,
+            height=written.height,
+            digest=hashlib.sha256(written.data).hexdigest(),
+            orientation=1,
+            alpha=written.alpha,
+            mode=written.mode,
+            frames=1,
+        )
 
-def _written(media: Media, image: Image.Image, format: ImageFormat, *, lossless: bool = False) -> Media:
-    data = encode(image, format, _QUALITY, lossless=lossless)
-    facts = read_facts(data, format, image.width * image.height)
-    return replace(
-        media,
-        blob=MemoryBlob(data),
-        mime=MIME[format],
-        width=facts.width,
-        height=facts.height,
-        digest=hashlib.sha256(data).hexdigest(),
-        orientation=1,
-        alpha=facts.alpha,
-        mode=facts.mode,
-        frames=1,
-    )
+    return Pixels(Job((picture,), tuple(steps)), then)

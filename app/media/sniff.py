@@ -13,12 +13,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard, TypeVar, TypeVarTuple
 
 from app.errors import ImageTooLarge, InvalidImage, InvalidRequest, UnsupportedImage
+from app.formats import ImageFormat
 from app.media.avif import Uncuttable
-from app.media.blob import Buffer, view_of
+from app.media.buffer import Buffer, view_of
 from app.media.header import Header, glance, read
 from app.media.strip import joined, parts
 from app.media.walk import Malformed
-from app.types import ImageFormat
 from providers.base import Blob, Media
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from app.errors import InvalidImage
 from app.media import avif
 from app.media.avif import Parts, Uncuttable
-from app.media.blob import Buffer
+from app.media.buffer import Buffer
 from app.media.walk import Malformed, Piece, gif_blocks, jpeg_segments, png_chunks, riff_chunks, webp_chunks
 
 _PNG_KEPT = frozenset(

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from app.media.blob import Buffer
+from app.media.buffer import Buffer
 
 Piece = tuple[bytes, int, int]
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Overloaded
-from app.media.blob import FileBlob, MemoryBlob, SplicedBlob, Spool, view_of
+from app.media.blob import FileBlob, MemoryBlob, SplicedBlob, Spool
+from app.media.buffer import view_of
 from providers.base import Blob
 
 

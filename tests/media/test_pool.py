@@ -8,27 +8,31 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from app.errors import Overloaded
+from app.errors import ImageTooLarge, Overloaded
 from app.media.blob import MemoryBlob
 from app.media.encode import encode
-from app.media.finish import finish
-from app.media.pool import MediaPool, estimate
-from app.media.prepare import prepare
+from app.media.finish import begin_finishing, finish
+from app.media.pixels import Decode, Job, Picture, Pixels, Written, estimate
+from app.media.pool import MediaPool
+from app.media.prepare import begin_preparing, prepare
 from app.types import Delivery, InputStep, MaskStep
 from providers.base import Media
 from tests.media.pictures import photo, sample, saved
+
+T = TypeVar("T")
 
 MEDIA = Media(MemoryBlob(b""), "image/png", 1000, 1000, "")
 TURNED = Media(MemoryBlob(b""), "image/jpeg", 1000, 1000, "", orientation=6)
 
 
-def weighing(pixels: int) -> InputStep:
-    """An argument that is estimated at 16 bytes a pixel."""
-    return InputStep(Media(MemoryBlob(b""), "image/png", pixels, 1, ""), to_format="png")
+def weighing(name: str, pixels: int) -> Pixels[str]:
+    """Work that is estimated at 16 bytes a pixel."""
+    picture = Picture(b"", 0, name, kind="webp", pixels=pixels)
+    return Pixels(Job((picture,), (Decode(0),)), lambda _: name)
 
 
 def run(scene: Coroutine[Any, Any, None]) -> None:
@@ -36,23 +40,44 @@ def run(scene: Coroutine[Any, Any, None]) -> None:
 
 
 class Gate:
-    """Work that waits until it is let go, and counts how many run at once."""
+    """Work in threads that waits until it is let go."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
-        self.lock = threading.Lock()
-        self.running = self.most = 0
         self.order: list[object] = []
 
-    def __call__(self, name: object, _: object = None) -> object:
-        with self.lock:
-            self.running += 1
-            self.most = max(self.most, self.running)
-            self.order.append(name)
+    def __call__(self, name: object) -> object:
+        self.order.append(name)
         self.open.wait(10)
-        with self.lock:
-            self.running -= 1
         return name
+
+
+class GatedWorkers:
+    """Work on pixels that waits until it is let go, and counts how much runs at once."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.running = self.most = 0
+        self.order: list[str] = []
+        self.owed: list[bool] = []
+
+    async def run(self, pixels: Pixels[T], *, owed: bool = False) -> T:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.order.append(pixels.job.pictures[0].name)
+        self.owed.append(owed)
+        try:
+            await self.open.wait()
+        finally:
+            self.running -= 1
+        return pixels.settle(Written())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def soon(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    return asyncio.ensure_future(work)
 
 
 def test_results_and_errors_come_back() -> None:
@@ -64,6 +89,8 @@ def test_results_and_errors_come_back() -> None:
         assert (await pool.run(finish, sample("png"), Delivery(), 0, max_pixels=10_000)).format == "png"
         step = InputStep(Media(MemoryBlob(sample("png")), "image/png", 64, 48, ""), to_format="jpeg")
         assert (await pool.run(prepare, step)).mime == "image/jpeg"
+        assert (await pool.run(begin_preparing, step)).mime == "image/jpeg"
+        assert (await pool.run_owed(begin_finishing, sample("png"), Delivery(format="gif"))).format == "gif"
         pool.close()
 
     run(scene())
@@ -90,16 +117,15 @@ def test_the_loop_goes_on() -> None:
 
 def test_only_so_much_memory_at_once() -> None:
     async def scene() -> None:
-        gate, pool = Gate(), MediaPool(8, budget=1000)
-        work = [asyncio.ensure_future(pool.run(gate, number, weighing(25))) for number in range(6)]  # 400 each
-        await asyncio.sleep(0.05)
+        gate = GatedWorkers()
+        pool = MediaPool(8, budget=1000, workers=gate)
+        work = [soon(pool.work(weighing(str(number), 25))) for number in range(6)]  # 400 each
+        await asyncio.sleep(0.01)
         assert gate.running == 2
         gate.open.set()
-        assert await asyncio.gather(*work) == list(range(6))
+        assert await asyncio.gather(*work) == ["0", "1", "2", "3", "4", "5"]
         assert gate.most == 2
-        # The first came first; how threads that were admitted in order get to run is the machine's business.
-        assert set(gate.order[:2]) == {0, 1}
-        assert sorted(gate.order, key=str) == list(range(6))
+        assert gate.order == ["0", "1", "2", "3", "4", "5"]
         pool.close()
 
     run(scene())
@@ -107,18 +133,33 @@ def test_only_so_much_memory_at_once() -> None:
 
 def test_one_beyond_the_budget_runs_alone_and_is_not_overtaken() -> None:
     async def scene() -> None:
-        gate, pool = Gate(), MediaPool(8, budget=1000)
-        small = asyncio.ensure_future(pool.run(gate, "small", weighing(10)))
-        await asyncio.sleep(0.02)
-        large = asyncio.ensure_future(pool.run(gate, "large", weighing(1000)))
-        await asyncio.sleep(0.02)
-        late = asyncio.ensure_future(pool.run(gate, "late", weighing(10)))
-        await asyncio.sleep(0.02)
+        gate = GatedWorkers()
+        pool = MediaPool(8, budget=1000, workers=gate)
+        work = [
+            soon(pool.work(weighing(name, pixels))) for name, pixels in (("small", 10), ("large", 1000), ("late", 10))
+        ]
+        await asyncio.sleep(0.01)
         assert gate.order == ["small"]
+        assert await pool.run(divmod, 7, 3) == (2, 1)  # what decodes nothing waits for no memory
         gate.open.set()
-        await asyncio.gather(small, large, late)
+        await asyncio.gather(*work)
         assert gate.order == ["small", "large", "late"]
         assert gate.most == 1
+        pool.close()
+
+    run(scene())
+
+
+def test_what_no_child_could_hold_is_refused_unless_it_was_paid_for() -> None:
+    async def scene() -> None:
+        gate = GatedWorkers()
+        gate.open.set()
+        pool = MediaPool(1, workers=gate)
+        with pytest.raises(ImageTooLarge, match=r"^Image 1 takes more memory"):
+            await pool.work(weighing("Image 1", 80_000_000))
+        assert gate.order == []
+        assert await pool.run_owed(weighing, "result", 80_000_000) == "result"
+        assert gate.owed == [True]
         pool.close()
 
     run(scene())
@@ -142,39 +183,37 @@ def test_too_many_waiting_is_overloaded() -> None:
 
 def test_cancelled_while_waiting_is_never_run() -> None:
     async def scene() -> None:
-        gate, pool = Gate(), MediaPool(4, budget=1000)
-        first = asyncio.ensure_future(pool.run(gate, "first", weighing(60)))
-        await asyncio.sleep(0.02)
-        second = asyncio.ensure_future(pool.run(gate, "second", weighing(60)))
-        third = asyncio.ensure_future(pool.run(gate, "third", weighing(1)))
-        await asyncio.sleep(0.02)
+        gate = GatedWorkers()
+        pool = MediaPool(4, budget=1000, workers=gate)
+        first, second, third = (
+            soon(pool.work(weighing(*one))) for one in (("first", 60), ("second", 60), ("third", 1))
+        )
+        await asyncio.sleep(0.01)
         assert gate.order == ["first"]
         second.cancel()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
         assert gate.order == ["first", "third"]  # the way is free at once
         gate.open.set()
         await asyncio.gather(first, third)
         assert second.cancelled()
-        assert (pool._used, pool._admitted, len(pool._waiting)) == (0, 0, 0)
+        assert (pool._used, pool._inside, len(pool._waiting)) == (0, 0, 0)
         pool.close()
 
     run(scene())
 
 
-def test_cancelled_while_running_keeps_its_memory_until_it_is_done() -> None:
+def test_cancelled_while_running_makes_room() -> None:
     async def scene() -> None:
-        gate, pool = Gate(), MediaPool(4, budget=1000)
-        first = asyncio.ensure_future(pool.run(gate, "first", weighing(60)))
-        await asyncio.sleep(0.02)
+        gate = GatedWorkers()
+        pool = MediaPool(4, budget=1000, workers=gate)
+        first, second = soon(pool.work(weighing("first", 60))), soon(pool.work(weighing("second", 60)))
+        await asyncio.sleep(0.01)
         first.cancel()
-        second = asyncio.ensure_future(pool.run(gate, "second", weighing(60)))
-        await asyncio.sleep(0.05)
-        assert first.cancelled()
-        assert gate.order == ["first"]
+        await asyncio.sleep(0.01)
+        assert gate.order == ["first", "second"]
         gate.open.set()
         assert await second == "second"
-        await asyncio.sleep(0.01)
-        assert (pool._used, pool._admitted) == (0, 0)
+        assert (pool._used, pool._inside) == (0, 0)
         pool.close()
 
     run(scene())
@@ -182,18 +221,17 @@ def test_cancelled_while_running_keeps_its_memory_until_it_is_done() -> None:
 
 def test_any_cancelling_leaves_the_books_straight() -> None:
     async def scene() -> None:
-        pool = MediaPool(2, budget=1000)
+        pool = MediaPool(2, budget=1000, workers=GatedWorkers())
         for round in range(30):
-            work = [asyncio.ensure_future(pool.run(time.sleep, 0.0005)) for _ in range(3)]
-            gate = Gate()
-            gate.open.set()
-            work += [asyncio.ensure_future(pool.run(gate, n, weighing(40))) for n in range(8)]  # type: ignore[arg-type]
+            gate = pool._workers = GatedWorkers()
+            work: list[asyncio.Task[Any]] = [soon(pool.run(time.sleep, 0.0005)) for _ in range(3)]
+            work += [soon(pool.run(weighing, str(n), 40)) for n in range(8)]
             await asyncio.sleep(0.0002 * (round % 7))
             for task in work[round % 3 :: 2]:
                 task.cancel()
+            gate.open.set()
             await asyncio.gather(*work, return_exceptions=True)
-        await asyncio.sleep(0.05)
-        assert (pool._used, pool._admitted, len(pool._waiting)) == (0, 0, 0)
+        assert (pool._used, pool._inside, len(pool._waiting)) == (0, 0, 0)
         pool.close()
 
     run(scene())
@@ -205,7 +243,9 @@ def test_a_closed_pool_takes_no_work() -> None:
         pool.close()
         with pytest.raises(RuntimeError):
             await pool.run(int)
-        assert pool._admitted == 0
+        with pytest.raises(Overloaded):
+            await pool.work(weighing("late", 1))
+        assert (pool._used, pool._inside) == (0, 0)
 
     run(scene())
 
@@ -215,15 +255,19 @@ def test_starting_does_not_load_pillow() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"
 
 
+def weight(begun: object) -> int:
+    return estimate(begun.job) if isinstance(begun, Pixels) else 0
+
+
 def test_estimates() -> None:
     mega = 1_000_000
-    assert estimate(InputStep(MEDIA)) == 0  # its metadata is cut, no pixel is decoded
-    assert estimate(InputStep(TURNED)) > 15 * mega
-    assert estimate(InputStep(MEDIA, to_format="avif")) > estimate(InputStep(MEDIA, to_format="png")) > 10 * mega
+    plain = Media(MemoryBlob(sample("png")), "image/png", 1000, 1000, "")
+    assert weight(begin_preparing(InputStep(plain))) == 0  # its metadata is cut, no pixel is decoded
+    assert weight(begin_preparing(InputStep(TURNED))) >= 10 * mega
+    png, avif = (weight(begin_preparing(InputStep(MEDIA, to_format=format))) for format in ("png", "avif"))  # type: ignore[arg-type]
+    assert avif > png >= 8 * mega
     picture = saved(photo(size=(1000, 1000)), "jpeg")
-    assert estimate(picture, Delivery(), 0, 50 * mega) == 0
-    assert estimate(picture, Delivery(format="webp"), 0) > 15 * mega
-    assert estimate(picture) > 15 * mega
-    assert estimate(b"no picture", Delivery(format="webp")) == 0
-    assert estimate(picture, Delivery(mask=MaskStep(MEDIA, MEDIA))) > 45 * mega
-    assert estimate(MemoryBlob(picture), "digest", 3, None) == 0
+    assert weight(begin_finishing(picture, Delivery())) == 0
+    assert weight(begin_finishing(picture, Delivery(format="webp"))) >= 10 * mega
+    assert weight(begin_finishing(picture, Delivery(mask=MaskStep(MEDIA, MEDIA)))) >= 30 * mega
+    assert weight(begin_finishing(picture, Delivery(exact=(4000, 4000)))) >= 160 * mega
