@@ -52,8 +52,11 @@ from app.receipts import Receipts, write_log
 from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
-from app.storage.base import Storage
-from app.storage.local import LocalStorage, load_or_create_secret
+from app.storage.base import Storage, StorageError
+from app.storage.bucket import BucketUnusable, open_bucket
+from app.storage.local import LocalStorage
+from app.storage.objects import ObjectStorage
+from app.storage.secret import load_or_create_secret
 from app.store.db import StoreError, StoreUnusable, database_for
 from app.store.jobs import JobStore
 
@@ -201,6 +204,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await database.open()
+        await storage.start()
         gateway.start()
         sweeper = asyncio.create_task(_sweep(storage, store))
         try:
@@ -209,6 +213,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
             await gateway.close()
+            await storage.close()
             await database.close()
             for one in (*downloaders, for_callers):
                 await one.aclose()
@@ -272,14 +277,39 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
         raise ConfigError(f"{setting}: {error}") from None
 
 
-def _storage(config: Config) -> LocalStorage:
+def check_storage(config: Config) -> None:
+    """Do once what will be done with the bucket, if there is one. One that cannot work is said before anything listens;
+    one that is merely down is no reason to wait: pictures are kept here until it is there. Raises ConfigError."""
+    if not config.storage.url:
+        return
+    storage = _storage(config)
+    assert isinstance(storage, ObjectStorage)
+    try:
+        asyncio.run(storage.check())
+    except BucketUnusable as error:
+        raise ConfigError(f"storage.url: {config.storage.url}: {error}") from None
+    except StorageError as error:
+        log.warning("starting without the bucket: %s", error)
+
+
+def _storage(config: Config) -> LocalStorage | ObjectStorage:
     root: Path = config.data_dir
     try:
         root.mkdir(parents=True, exist_ok=True)
         secret = load_or_create_secret(root / "signing.key")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
-    return LocalStorage(root / "files", [secret], time.time, reserve_bytes=config.limits.free_bytes)
+    bucket = open_bucket(config.storage) if config.storage.url else None
+    local = LocalStorage(
+        root / ("files" if bucket is None else "spool"),
+        [secret],
+        time.time,
+        reserve_bytes=config.limits.free_bytes,
+        budget_bytes=config.storage.budget_bytes,
+    )
+    if bucket is None:
+        return local
+    return ObjectStorage(bucket, local, [secret], time.time, presigned=config.storage.links == "presigned")
 
 
 async def _sweep(storage: Storage, store: JobStore) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from app.errors import Expired, InvalidSignature, NotFound
 from app.storage.base import Storage, StorageError
-from app.storage.local import CHUNK_BYTES, LocalStorage, load_or_create_secret
+from app.storage.local import CHUNK_BYTES, LocalStorage
+from app.storage.secret import load_or_create_secret
 
 NOW = 1_764_000_123.0
 SECRET = b"0" * 32
