@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,19 @@ READ_BYTES = 4 << 20  # one request; most pictures are smaller
 PART_BYTES = 8 << 20  # of a large file; S3 wants 5 MiB at least
 SIGNED_SECONDS = 7 * 86_400  # the longest that S3 and GCS allow
 _RETRIES = 3
-_CONNECT_SECONDS, _STALL_SECONDS, _REQUEST_SECONDS = 5, 10, 60
-_RETRY_SECONDS = 10  # after the first attempt no other begins
-_CALL_SECONDS = 20.0  # all attempts of one call together, and one more second for each MiB
 _STATUS = re.compile(r"status code: (?P<status>\d{3})(?P<reason>[A-Za-z ]*)")
 _CODE = re.compile(r"<Code>(?P<code>\w{1,60})</Code>|\"code\": ?\"(?P<json>\w{1,60})\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a bucket is waited for, in seconds."""
+
+    connect: float = 5.0
+    stall: float = 10.0  # without a byte
+    request: float = 60.0  # one attempt
+    retry: float = 10.0  # after that no further attempt begins
+    call: float = 20.0  # all attempts together, and one more second for each MiB
 
 
 class BucketUnusable(StorageError):
@@ -40,17 +49,18 @@ class BucketUnusable(StorageError):
 class Bucket:
     """The few things that are done with a bucket. Everything raises StorageError; nothing blocks the event loop."""
 
-    def __init__(self, store: S3Store | GCSStore | AzureStore, label: str) -> None:
+    def __init__(self, store: S3Store | GCSStore | AzureStore, label: str, call_seconds: float) -> None:
         import obstore
 
         self._obstore = obstore
         self._store = store
+        self._call_seconds = call_seconds
         self.label = label
 
     async def put(self, place: str, data: bytes | Path, headers: dict[str, Any]) -> None:
         """Write an object; a file in parts, if it is large."""
         size = len(data) if isinstance(data, bytes) else (await asyncio.to_thread(data.stat)).st_size
-        async with _call("write", size):
+        async with self._call("write", size):
             await self._obstore.put_async(
                 self._store,
                 place,
@@ -63,7 +73,7 @@ class Bucket:
 
     async def size(self, place: str) -> int:
         """An object's length. Raises NotFound."""
-        async with _call("look for"):
+        async with self._call("look for"):
             return int((await self._obstore.head_async(self._store, place))["size"])
 
     async def read(self, place: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
@@ -71,7 +81,7 @@ class Bucket:
         breaks off is asked for again. Raises NotFound."""
         while start < end:
             stop = min(start + READ_BYTES, end)
-            async with _call("read", stop - start):
+            async with self._call("read", stop - start):
                 got = await self._obstore.get_range_async(self._store, place, start=start, end=stop)
             if len(got) != stop - start:
                 raise StorageError("the bucket's object is shorter than it was")
@@ -82,7 +92,7 @@ class Bucket:
         """Delete objects, many in one request where the provider can do that; those that are not there, too."""
         for first in range(0, len(places), 1000):
             some = list(places[first : first + 1000])
-            async with _call("delete"):
+            async with self._call("delete"):
                 try:
                     await self._obstore.delete_async(self._store, some)
                 except FileNotFoundError:  # GCS and Azure say so, and it is not known how far they came
@@ -92,14 +102,14 @@ class Bucket:
 
     async def folders(self) -> list[str]:
         """What there is below the prefix, without what lies in it."""
-        async with _call("list"):
+        async with self._call("list"):
             return [*(await self._obstore.list_with_delimiter_async(self._store))["common_prefixes"]]
 
     async def places(self, folder: str) -> AsyncGenerator[list[str], None]:
         """The objects in a folder, a thousand at a time."""
         pages = aiter(self._obstore.list(self._store, folder, chunk_size=1000))
         while True:
-            async with _call("list"):
+            async with self._call("list"):
                 page = await anext(pages, None)
             if page is None:
                 return
@@ -107,11 +117,28 @@ class Bucket:
 
     async def sign(self, place: str, seconds: float) -> str:
         """A URL of the bucket's own by which anybody may read the object for so long."""
-        async with _call("sign a URL for"):
+        async with self._call("sign a URL for"):
             return await self._obstore.sign_async(self._store, "GET", place, timedelta(seconds=seconds))
 
+    @contextlib.asynccontextmanager
+    async def _call(self, what: str, size: int = 0) -> AsyncGenerator[None, None]:
+        """One call of obstore: it has an end, and it raises nothing but our own. NotFound is for who reads only."""
+        from obstore.exceptions import BaseError
 
-def open_bucket(settings: StorageSettings) -> Bucket:
+        try:
+            async with asyncio.timeout(self._call_seconds + size / (1 << 20)):
+                yield
+        except TimeoutError:
+            raise StorageError(f"the bucket was too slow to {what} an object") from None
+        except FileNotFoundError as error:
+            if what in ("read", "look for") and "NoSuchBucket" not in str(error):
+                raise NotFound("There is no such file.") from None
+            raise BucketUnusable(f"cannot {what} an object of the bucket: {_reason(error)}") from None
+        except (BaseError, OSError, ValueError) as error:
+            raise _kind(error)(f"cannot {what} an object of the bucket: {_reason(error)}") from None
+
+
+def open_bucket(settings: StorageSettings, patience: Patience = Patience()) -> Bucket:
     """The bucket that is configured; nothing is asked of it yet. Raises ConfigError."""
     parts = urlsplit(settings.url)
     prefix = parts.path.strip("/")
@@ -148,13 +175,13 @@ def open_bucket(settings: StorageSettings) -> Bucket:
             prefix=prefix or None,
             client_options={
                 "allow_http": settings.allow_http,
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                "read_timeout": timedelta(seconds=_STALL_SECONDS),
-                "timeout": timedelta(seconds=_REQUEST_SECONDS),
+                "connect_timeout": timedelta(seconds=patience.connect),
+                "read_timeout": timedelta(seconds=patience.stall),
+                "timeout": timedelta(seconds=patience.request),
             },
             retry_config={
                 "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                "retry_timeout": timedelta(seconds=patience.retry),
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
                     "max_backoff": timedelta(seconds=2),
@@ -165,25 +192,7 @@ def open_bucket(settings: StorageSettings) -> Bucket:
         )
     except (BaseError, ValueError) as error:
         raise ConfigError(f"storage: the bucket's settings cannot be used: {_reason(error)}") from None
-    return Bucket(store, f"{parts.scheme}://{parts.netloc}{'/' if prefix else ''}{prefix}")
-
-
-@contextlib.asynccontextmanager
-async def _call(what: str, size: int = 0) -> AsyncGenerator[None, None]:
-    """One call of obstore: it has an end, and it raises nothing but our own. NotFound is for who reads only."""
-    from obstore.exceptions import BaseError
-
-    try:
-        async with asyncio.timeout(_CALL_SECONDS + size / (1 << 20)):
-            yield
-    except TimeoutError:
-        raise StorageError(f"the bucket was too slow to {what} an object") from None
-    except FileNotFoundError as error:
-        if what in ("read", "look for") and "NoSuchBucket" not in str(error):
-            raise NotFound("There is no such file.") from None
-        raise BucketUnusable(f"cannot {what} an object of the bucket: {_reason(error)}") from None
-    except (BaseError, OSError, ValueError) as error:
-        raise _kind(error)(f"cannot {what} an object of the bucket: {_reason(error)}") from None
+    return Bucket(store, f"{parts.scheme}://{parts.netloc}{'/' if prefix else ''}{prefix}", patience.call)
 
 
 def _kind(error: Exception) -> type[StorageError]:
@@ -192,13 +201,15 @@ def _kind(error: Exception) -> type[StorageError]:
         "169.254." in text or "metadata.google" in text
     ):  # no credentials anywhere: the machine itself was asked for some
         return BucketUnusable
+    if "Received redirect" in text:  # S3's way to say that the region is another
+        return BucketUnusable
     status = _STATUS.search(text)
     refused = status is not None and status["status"][0] in "34" and status["status"] not in ("408", "429")
     return BucketUnusable if refused else StorageError
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).partition("\n\nDebug source")[0]
+    text, _, dump = str(error).partition("\n\nDebug source")
     if "169.254." in text or "metadata.google" in text:
         return "there are no credentials, neither in the settings nor in the environment"
     code = _CODE.search(text)
@@ -207,5 +218,7 @@ def _reason(error: Exception) -> str:
         return " ".join(
             part for part in (status["status"], (code and (code[1] or code[2])) or status["reason"].strip()) if part
         )
+    if "kind: Connect" in dump or "kind: Timeout" in dump:
+        return "there is no connection" if "kind: Connect" in dump else "there is no answer in time"
     text = re.sub(r"https?://\S+", "…", text.rpartition(" - ")[2])
     return " ".join(text.split())[:200] or type(error).__name__

@@ -139,9 +139,11 @@ class ObjectStorage(SignedStorage):
         place = place_of(key)
         if key in self._sending:
             self._forgotten.add(key)
-        await self._spool.delete(key)
-        self._spooled.discard(key)
-        await self._bucket.delete([place])
+        if await self._is_spooled(key):
+            await self._spool.delete(key)
+            self._spooled.discard(key)
+        else:
+            await self._bucket.delete([place])
 
     async def delete_expired(self, now: float) -> int:
         """Forget what expired before `now`; how many pictures that were. Only folders of hours that are due are

@@ -17,7 +17,7 @@ from app.api.files import files_router
 from app.errors import GatewayError
 from app.storage.base import StorageError, Stored
 from app.storage.local import LocalStorage
-from tests.storage.test_local import BAD_KEYS, NOW, SECRET, Clock
+from tests.storage.contract import BAD_KEYS, NOW, SECRET, Clock
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8  # 2052 bytes
 
