@@ -299,17 +299,22 @@ def _storage(config: Config) -> LocalStorage | ObjectStorage:
         secret = load_or_create_secret(root / "signing.key")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
-    bucket = open_bucket(config.storage) if config.storage.url else None
+    settings = config.storage
+    bucket = open_bucket(settings) if settings.url else None
+    if bucket is None:
+        for name in ("endpoint", "region", "access_key_id", "secret_access_key", "allow_http", "links"):
+            if getattr(settings, name) != type(settings).model_fields[name].default:
+                raise ConfigError(f"storage.{name}: means nothing without storage.url")
     local = LocalStorage(
         root / ("files" if bucket is None else "spool"),
         [secret],
         time.time,
         reserve_bytes=config.limits.free_bytes,
-        budget_bytes=config.storage.budget_bytes,
+        budget_bytes=settings.budget_bytes,
     )
     if bucket is None:
         return local
-    return ObjectStorage(bucket, local, [secret], time.time, presigned=config.storage.links == "presigned")
+    return ObjectStorage(bucket, local, [secret], time.time, presigned=settings.links == "presigned")
 
 
 async def _sweep(storage: Storage, store: JobStore) -> None:
@@ -319,6 +324,8 @@ async def _sweep(storage: Storage, store: JobStore) -> None:
             gone = await storage.delete_expired(time.time())
             if gone:
                 log.info("%d expired pictures deleted", gone)
+        except StorageError as error:
+            log.warning("the store could not be swept: %s", error)
         except Exception:
             log.exception("the store could not be swept")
         try:
