@@ -9,7 +9,9 @@ being closed, and given to another file, under its hands.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +27,22 @@ class Draft:
         """Nothing is touched yet. `tmp`: the folder where it has a name until it is published; None: it needs none."""
         self._path = path
         self._named = tmp / path.name if tmp else None
-        self._file: _Descriptor | None = None
-        self._folder: _Descriptor | None = None
+        self._discarded = False
+        self._file: Descriptor | None = None
+        self._folder: Descriptor | None = None
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Append some bytes."""
+        self._append(self._ready(), pieces)
+
+    def _ready(self) -> Descriptor:
+        """The file; none any more if this thread is late, and its request was given up."""
+        if self._discarded:
+            raise OSError(errno.ECANCELED, "it was given up")
         file = self._file = self._file or self._create()
+        return file
+
+    def _append(self, file: Descriptor, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             view = memoryview(piece)
             while view:
@@ -38,9 +50,10 @@ class Draft:
 
     def publish(self, pieces: Sequence[bytes] = ()) -> None:
         """Append the last bytes; then the file is there, and stays there whatever happens to the machine."""
-        file = self._file = self._file or self._create()
-        self.write(pieces)
+        file = self._ready()
+        self._append(file, pieces)
         os.fsync(file.number)
+        self._ready()
         try:
             self._name(file, self._folder or _open_folder(self._path.parent))
         except FileNotFoundError:  # a sweep has just taken the folder away
@@ -51,21 +64,22 @@ class Draft:
         if self._named is not None and self._file is not None:
             with contextlib.suppress(OSError):
                 self._named.unlink()
+        self._discarded = True
         self._file = self._folder = None
 
-    def _create(self) -> _Descriptor:
+    def _create(self) -> Descriptor:
         if self._named is not None:
-            return _Descriptor(os.open(self._named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
+            return Descriptor(os.open(self._named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
         try:
             return self._nameless(_open_folder(self._path.parent))
         except FileNotFoundError:
             return self._nameless(_open_folder(self._path.parent))
 
-    def _nameless(self, folder: _Descriptor) -> _Descriptor:
+    def _nameless(self, folder: Descriptor) -> Descriptor:
         self._folder = folder
-        return _Descriptor(os.open(".", os.O_TMPFILE | os.O_WRONLY, _MODE, dir_fd=folder.number))
+        return Descriptor(os.open(".", os.O_TMPFILE | os.O_WRONLY, _MODE, dir_fd=folder.number))
 
-    def _name(self, file: _Descriptor, folder: _Descriptor) -> None:
+    def _name(self, file: Descriptor, folder: Descriptor) -> None:
         if self._named is None:
             # Only with a dir_fd does Python call linkat(AT_SYMLINK_FOLLOW), which open(2) asks for here.
             os.link(f"/proc/self/fd/{file.number}", self._path.name, dst_dir_fd=folder.number)
@@ -80,7 +94,7 @@ class Opened:
 
     def __init__(self, path: Path) -> None:
         """Blocks, as all of it. Raises OSError."""
-        self._file = _Descriptor(os.open(path, os.O_RDONLY))
+        self._file = Descriptor(os.open(path, os.O_RDONLY))
         self.size = os.fstat(self._file.number).st_size
 
     def read(self, length: int, offset: int) -> bytes:
@@ -88,7 +102,7 @@ class Opened:
         return os.pread(self._file.number, length, offset)
 
 
-class _Descriptor:
+class Descriptor:
     """Closes when nobody holds it."""
 
     def __init__(self, number: int) -> None:
@@ -98,7 +112,7 @@ class _Descriptor:
 
 def can_be_nameless(folder: Path) -> bool:
     """Whether drafts in this file system can do without a name: tried, because nothing tells."""
-    trial = folder / f"trial-{os.getpid()}"
+    trial = folder / f"trial-{secrets.token_hex(8)}"
     try:
         Draft(trial, None).publish()
         trial.unlink()
@@ -116,11 +130,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _open_folder(folder: Path) -> _Descriptor:
+def _open_folder(folder: Path) -> Descriptor:
     """A folder, made if it is not there."""
     try:
-        return _Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        return Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
     except FileNotFoundError:
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         sync_folder(folder.parent)
-        return _Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        return Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 from app.errors import NotFound
 from app.storage.base import StorageError, Stored
 from app.storage.budget import Budget
-from app.storage.draft import Draft, Opened, can_be_nameless
+from app.storage.draft import Descriptor, Draft, Opened, can_be_nameless
 from app.storage.keys import HOUR, SignedStorage, etag_of, is_due, is_key, new_key, place_of, type_of
 
 CHUNK_BYTES = 1 << 20
@@ -219,12 +220,8 @@ class _Counted(Draft):
     def __init__(self, path: Path, tmp: Path | None, make_room: Callable[[int], Budget]) -> None:
         super().__init__(path, tmp)
         self._make_room = make_room
+        self._lock = threading.Lock()  # a put that is given up ends in another thread than it writes in
         self._claims: list[tuple[Budget, int]] = []
-
-    def write(self, pieces: Sequence[bytes]) -> None:
-        size = sum(map(len, pieces))
-        self._claims.append((self._make_room(size), size))
-        super().write(pieces)
 
     def publish(self, pieces: Sequence[bytes] = ()) -> None:
         super().publish(pieces)
@@ -234,9 +231,19 @@ class _Counted(Draft):
         super().discard()
         self._settle(kept=False)
 
+    def _append(self, file: Descriptor, pieces: Sequence[bytes]) -> None:
+        size = sum(map(len, pieces))
+        budget = self._make_room(size)
+        with self._lock:
+            self._claims.append((budget, size))
+        if self._discarded:
+            self._settle(kept=False)
+        super()._append(file, pieces)
+
     def _settle(self, *, kept: bool) -> None:
-        while self._claims:
-            budget, size = self._claims.pop()
+        with self._lock:
+            claims, self._claims = self._claims, []
+        for budget, size in claims:
             budget.settle(size, kept=kept)
 
 

@@ -349,6 +349,24 @@ def test_the_budget_holds_for_puts_at_once(tmp_path: Path, clock: Clock) -> None
     assert store.free_bytes() == 10_000_000 - held(tmp_path)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_put_that_is_given_up_gives_its_room_back(tmp_path: Path, clock: Clock, stream: bool) -> None:
+    store = LocalStorage(tmp_path, [SECRET], clock, budget_bytes=100_000_000)
+
+    async def run() -> None:
+        for n in range(30):
+            data = pieces(*[bytes(1 << 20)] * 3) if stream else bytes(3 << 20)
+            putting = asyncio.create_task(store.put(data, content_type="image/png", extension="png", expires_at=NOW))
+            await asyncio.sleep(n / 10_000)
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+
+    asyncio.run(run())  # which waits for its threads
+    assert all(path.stat().st_size == 3 << 20 for path in files(tmp_path))
+    asyncio.run(store.delete_expired(NOW))
+    assert store.free_bytes() == 100_000_000 - held(tmp_path)
+
+
 def test_what_has_expired_makes_room(tmp_path: Path, clock: Clock) -> None:
     store = LocalStorage(tmp_path, [SECRET], clock, budget_bytes=10_000_000)
     for _ in range(3):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 import pytest
@@ -169,6 +174,31 @@ def test_a_presigned_link_leads_to_the_bucket(s3: S3Server, prefix: str, tmp_pat
     assert CREDENTIALS[1] not in link
     answer = httpx2.get(link, headers={"range": "bytes=1-3"}, trust_env=False)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (206, PNG[1:4], "image/png")
+
+
+def test_a_presigned_link_bears_the_signature_that_s3_wants(tmp_path: Path, clock: Clock) -> None:
+    """The tests' server checks none, so it is made again here, by AWS's rules (Signature Version 4, query string)."""
+    bucket = open_bucket(settings("http://127.0.0.1:9", "x"))
+    link, _, signature = asyncio.run(bucket.sign("a/b.png", 60)).partition("&X-Amz-Signature=")
+    parts = urlsplit(link)
+    asked = dict(part.split("=") for part in parts.query.split("&"))
+    stamp, scope = asked["X-Amz-Date"], unquote(asked["X-Amz-Credential"]).partition("/")[2]
+    canonical = "\n".join(
+        [
+            "GET",
+            parts.path,
+            "&".join(sorted(parts.query.split("&"))),
+            f"host:{parts.netloc}",
+            "",
+            "host",
+            "UNSIGNED-PAYLOAD",
+        ]
+    )
+    text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    secret = f"AWS4{CREDENTIALS[1]}".encode()
+    for word in (*scope.split("/"), text):
+        secret = hmac.digest(secret, word.encode(), "sha256")
+    assert secret.hex() == signature
 
 
 @pytest.mark.parametrize("seconds", [-5, 8 * 86_400])
@@ -397,6 +427,11 @@ def test_a_slow_bucket_does_not_hold_up_others(faulty: FaultyProxy, prefix: str,
 
 
 # ---- settings
+
+
+def test_the_library_is_imported_only_where_there_is_a_bucket() -> None:
+    code = "import sys, app.main; sys.exit('obstore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
