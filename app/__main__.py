@@ -93,9 +93,10 @@ def _serve(chosen: argparse.Namespace) -> int:
         print(f"imagegate: {variable} is set, but there is no such setting", file=sys.stderr)
     with ExitStack() as stack:
         settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
-        from app.main import build, check_database
+        from app.main import build, check_database, check_storage
 
         check_database(config)
+        check_storage(config)
         application = build(config, settings)
         listener = _listening(config.host, config.port)
         stack.callback(listener.close)

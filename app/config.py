@@ -17,7 +17,7 @@ from typing import Any, Literal, get_origin
 import yaml
 from pydantic import Field, SecretStr, ValidationError
 
-from app.fields import Bytes, Strict
+from app.fields import Bytes, BytesOrNone, Strict
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -60,6 +60,30 @@ class Results(Strict):
         description="`auto` hands on the provider's URL if no byte has to change; `store` keeps every picture here.",
     )
     url_seconds: int = Field(3600, gt=0, description="How long a stored picture's URL lives.")
+
+
+class StorageSettings(Strict):
+    """Where pictures are kept."""
+
+    url: str = Field(
+        "",
+        description="s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; empty: a folder in data_dir.",
+    )
+    endpoint: str = Field("", description="Where the bucket is, if not at its cloud: such as https://minio:9000.")
+    region: str = Field("", description="The bucket's region (S3).")
+    access_key_id: str = Field("", description="S3: access key id. Azure: account. Empty: from AWS_…, AZURE_….")
+    secret_access_key: SecretStr = Field(
+        SecretStr(""),
+        description="S3: its secret. Azure: account key. GCS: a service account's JSON. Empty: as the cloud has it.",
+    )
+    allow_http: bool = Field(False, description="Talk to an endpoint without TLS.")
+    links: Literal["signed", "presigned"] = Field(
+        "signed",
+        description="`signed`: the gateway serves the pictures; `presigned`: URLs in answers lead to the bucket.",
+    )
+    budget_bytes: BytesOrNone = Field(
+        0, description="All that may be kept on this machine's disk, expired or not; 0: as much as fits."
+    )
 
 
 class Repeats(Strict):
@@ -118,6 +142,7 @@ class Config(Strict):
     limits: Limits = Limits()
     results: Results = Results()
     repeats: Repeats = Repeats()
+    storage: StorageSettings = StorageSettings()
     providers: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="Settings of the adapters, by provider and name."
     )

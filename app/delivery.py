@@ -104,7 +104,7 @@ class Deliverer:
         else:
             expires = self._now() + max(self._results.url_seconds, kept.seconds)
             key = await self._store(done.data, done.format, expires)
-            url = delivery.base_url + self._storage.sign(key, expires)
+            url = await self._storage.link(key, expires, delivery.base_url)
         return Artefact(index, url, b64, key, done.format, done.width, done.height, image.revised_prompt)
 
     async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact | None:
@@ -184,14 +184,14 @@ class Deliverer:
             raise Expired("The answer's pictures are not kept any more.")
         return replace(artefact, url=None, b64=pybase64.b64encode(await self._read(artefact.key)))
 
-    def link(self, artefact: Artefact, base_url: str) -> str | None:
+    async def link(self, artefact: Artefact, base_url: str) -> str | None:
         """Where a picture of an earlier answer can be read for as long as it is kept; None if it is not any more, or
         never was."""
         if artefact.key is None:
             return artefact.url
         expires = self._storage.expiry(artefact.key)
         expires = self._now() + self._results.url_seconds if expires is None else expires
-        return base_url + self._storage.sign(artefact.key, expires) if expires > self._now() else None
+        return await self._storage.link(artefact.key, expires, base_url) if expires > self._now() else None
 
     async def keep_input(self, media: Media, seconds: float) -> str:
         """Keep an input picture that the end of a request needs. Raises Overloaded."""

@@ -35,5 +35,6 @@ def parse_pair(value: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+BytesOrNone = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Pair = Annotated[tuple[Positive, Positive], BeforeValidator(parse_pair)]

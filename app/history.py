@@ -82,10 +82,10 @@ class History:
             raise _unreadable(error) from None
         return Page(tuple(records), len(rows) > limit)
 
-    def link(self, record: Record, artefact: Artefact, base_url: str) -> str | None:
+    async def link(self, record: Record, artefact: Artefact, base_url: str) -> str | None:
         """Where a picture of a request can be read."""
         upstream = self._upstreams.get(record.plan.offer.provider)
-        return artefact.url if upstream is None else upstream.deliverer.link(artefact, base_url)
+        return artefact.url if upstream is None else await upstream.deliverer.link(artefact, base_url)
 
     async def _record(self, row: RequestRow) -> Record:
         plan, _ = load_plan(row.plan)

@@ -53,8 +53,11 @@ from app.receipts import Receipts, write_log
 from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
-from app.storage.base import Storage
-from app.storage.local import LocalStorage, load_or_create_secret
+from app.storage.base import Storage, StorageError
+from app.storage.bucket import BucketUnusable, open_bucket
+from app.storage.local import LocalStorage
+from app.storage.objects import ObjectStorage
+from app.storage.secret import load_or_create_secret
 from app.store.db import StoreError, StoreUnusable, database_for
 from app.store.jobs import JobStore
 from app.transport import Transport
@@ -197,6 +200,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await database.open()
+        await storage.start()
         gateway.start()
         sweeper = asyncio.create_task(_sweep(storage, store))
         try:
@@ -205,6 +209,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
             await gateway.close()
+            await storage.close()
             await database.close()
             for one in (*downloaders, for_callers):
                 await one.aclose()
@@ -268,14 +273,44 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
         raise ConfigError(f"{setting}: {error}") from None
 
 
-def _storage(config: Config) -> LocalStorage:
+def check_storage(config: Config) -> None:
+    """Do once what will be done with the bucket, if there is one. One that cannot work is said before anything listens;
+    one that is merely down is no reason to wait: pictures are kept here until it is there. Raises ConfigError."""
+    if not config.storage.url:
+        return
+    storage = _storage(config)
+    assert isinstance(storage, ObjectStorage)
+    try:
+        asyncio.run(storage.check())
+    except BucketUnusable as error:
+        raise ConfigError(f"storage.url: {config.storage.url}: {error}") from None
+    except StorageError as error:
+        log.warning("starting without the bucket: %s", error)
+
+
+def _storage(config: Config) -> LocalStorage | ObjectStorage:
     root: Path = config.data_dir
     try:
         root.mkdir(parents=True, exist_ok=True)
         secret = load_or_create_secret(root / "signing.key")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
-    return LocalStorage(root / "files", [secret], time.time, reserve_bytes=config.limits.free_bytes)
+    settings = config.storage
+    bucket = open_bucket(settings) if settings.url else None
+    if bucket is None:
+        for name in ("endpoint", "region", "access_key_id", "secret_access_key", "allow_http", "links"):
+            if getattr(settings, name) != type(settings).model_fields[name].default:
+                raise ConfigError(f"storage.{name}: means nothing without storage.url")
+    local = LocalStorage(
+        root / ("files" if bucket is None else "spool"),
+        [secret],
+        time.time,
+        reserve_bytes=config.limits.free_bytes,
+        budget_bytes=settings.budget_bytes,
+    )
+    if bucket is None:
+        return local
+    return ObjectStorage(bucket, local, [secret], time.time, presigned=settings.links == "presigned")
 
 
 async def _sweep(storage: Storage, store: JobStore) -> None:
@@ -285,6 +320,8 @@ async def _sweep(storage: Storage, store: JobStore) -> None:
             gone = await storage.delete_expired(time.time())
             if gone:
                 log.info("%d expired pictures deleted", gone)
+        except StorageError as error:
+            log.warning("the store could not be swept: %s", error)
         except Exception:
             log.exception("the store could not be swept")
         try:

@@ -6,6 +6,7 @@ browser no longer than the URL lives. One range at most: parts of a picture have
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -17,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import NotFound, Overloaded
 from app.storage.base import Storage, StorageError, Stored
+
+log = logging.getLogger("imagegate.files")
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 
@@ -132,4 +135,8 @@ class _Chunks(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._rest):
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            except (StorageError, NotFound) as error:
+                # The server cuts an answer that does not end, so nobody takes half a picture for a whole one.
+                log.warning("a picture broke off: %s", error)

@@ -31,16 +31,19 @@ def ops_router(
 
     async def readyz() -> JSONResponse:
         """503 when no work can be taken: it is stopping, has no room, or no account at any provider is usable. An offer
-        that merely fails at the moment is reported, and tried again by itself."""
+        that merely fails at the moment is reported, and tried again by itself; so is a bucket."""
         out = {name: view for name, view in breakers.states().items() if view.state != "closed"}
         problems = problems_of_gateway()
         if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
         locked = [name for name, view in out.items() if view.locked]
+        trouble = storage.trouble()
         ready = not problems and not (offers and all(offer in locked for offer in offers))
         body = {
-            "status": "not ready" if not ready else "degraded" if out else "ready",
-            "problems": problems + [f"{name} is locked: {out[name].why}" for name in locked],
+            "status": "not ready" if not ready else "degraded" if out or trouble else "ready",
+            "problems": problems
+            + [f"{name} is locked: {out[name].why}" for name in locked]
+            + ([f"the store: {trouble}"] if trouble else []),
             "models": len(catalogue),
             "providers": dict(providers),
             "offers": {name: {"state": view.state, "reason": view.why} for name, view in out.items()},

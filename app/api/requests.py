@@ -5,7 +5,6 @@ Where an answer got lost on its way, it is found here: by id, by Idempotency-Key
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -42,14 +41,14 @@ def requests_router(history: History, auth: Authenticator, public_url: str) -> A
             job=query.get("job") or None,
             state=_state(query.get("state")),
         )
-        return _listing(page, history, base_url(request))
+        return await _listing(page, history, base_url(request))
 
     async def shown(request: Request, id: str) -> dict[str, Any]:
         caller = auth.caller(request)
         record = await history.record(caller, id)
         if record is None:
             raise NotFound(f"There is no request '{id[:80]}'.")
-        return _record(record, history, base_url(request))
+        return await _record(record, history, base_url(request))
 
     for path in ("/v1/requests", "/v1/requests/"):
         in_schema = path == "/v1/requests"
@@ -79,16 +78,16 @@ def _state(text: str | None) -> RequestState | JobState | None:
     raise InvalidValue(f"Invalid 'state': expected one of {', '.join(STATES)}.", param="state")
 
 
-def _listing(page: Page, history: History, base_url: str) -> dict[str, Any]:
+async def _listing(page: Page, history: History, base_url: str) -> dict[str, Any]:
     return {
         "object": "list",
-        "data": [_record(record, history, base_url) for record in page.records],
+        "data": [await _record(record, history, base_url) for record in page.records],
         "has_more": page.more,
         "last_id": page.records[-1].id if page.records else None,
     }
 
 
-def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
+async def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
     error = record.error
     return {
         "id": record.id,
@@ -105,7 +104,7 @@ def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
         "reserved": number(record.reserved),
         "seconds": record.seconds,
         "pictures": len(record.artefacts),
-        "data": list(_pictures(record, history, base_url)),
+        "data": await _pictures(record, history, base_url),
         "failed": [wire.failure(one) for one in record.failures],
         "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
         "jobs": [
@@ -123,10 +122,11 @@ def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
     }
 
 
-def _pictures(record: Record, history: History, base_url: str) -> Iterator[dict[str, Any]]:
+async def _pictures(record: Record, history: History, base_url: str) -> list[dict[str, Any]]:
     """Those that can still be had."""
+    pictures = []
     for artefact in record.artefacts:
-        url = history.link(record, artefact, base_url)
+        url = await history.link(record, artefact, base_url)
         if url is None:
             continue
         found: dict[str, Any] = {"index": artefact.index, "url": url}
@@ -134,4 +134,5 @@ def _pictures(record: Record, history: History, base_url: str) -> Iterator[dict[
             found["size"] = f"{artefact.width}x{artefact.height}"
         if artefact.format:
             found["output_format"] = artefact.format
-        yield found
+        pictures.append(found)
+    return pictures

@@ -1,1 +1,1 @@
-"""Where pictures lie that the gateway serves itself: `base` is the contract, `local` a directory."""
+"""Where pictures lie that the gateway keeps: `base` is the contract, `local` a directory, `objects` a bucket."""

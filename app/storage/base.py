@@ -38,6 +38,12 @@ class Stored:
 class Storage(Protocol):
     """A store. All methods may be used from many requests at once."""
 
+    async def start(self) -> None:
+        """Begin what goes on in the background."""
+
+    async def close(self) -> None:
+        """End it."""
+
     async def put(
         self, data: bytes | AsyncIterator[bytes], *, content_type: str, extension: str, expires_at: float | None
     ) -> str:
@@ -49,6 +55,10 @@ class Storage(Protocol):
 
     def sign(self, key: str, expires_at: float) -> str:
         """The path and query by which anybody may read it until then: `/files/{key}?exp=…&sig=…`."""
+
+    async def link(self, key: str, expires_at: float, base_url: str) -> str:
+        """The whole URL by which anybody may read it until then: what `sign` made on `base_url`, or one that leads
+        to where the picture lies."""
 
     def expiry(self, key: str) -> float | None:
         """When a picture expires (Unix time); None: never."""
@@ -66,3 +76,6 @@ class Storage(Protocol):
 
     def free_bytes(self) -> int | None:
         """How much can still be put; None if there is no such limit."""
+
+    def trouble(self) -> str | None:
+        """What does not work at the moment, although pictures can be put and read all the same."""

@@ -95,6 +95,13 @@ def test_models_lists_and_checks(tmp_path: Path) -> None:
         ({"IMAGEGATE_IMAGE_ORIGINS": "nonsense"}, "image_origins"),
         ({"IMAGEGATE_DATA_DIR": "/proc/nothing"}, "data_dir"),
         ({"IMAGEGATE_PROVIDERS": "{fall: {key: x}}"}, "providers.fall"),
+        ({"IMAGEGATE_STORAGE_URL": "ftp://pictures"}, "storage.url"),
+        ({"IMAGEGATE_STORAGE_LINKS": "public"}, "storage.links"),
+        ({"IMAGEGATE_STORAGE_BUDGET_BYTES": "-1"}, "storage.budget_bytes"),
+        ({"IMAGEGATE_STORAGE_URL": "s3://p", "IMAGEGATE_STORAGE_ENDPOINT": "http://m:9"}, "storage.endpoint"),
+        ({"IMAGEGATE_STORAGE_ENDPOINT": "https://minio:9000"}, "storage.endpoint"),
+        ({"IMAGEGATE_STORAGE_LINKS": "presigned"}, "storage.links"),
+        ({"IMAGEGATE_STORAGE_URL": "s3://p", "AWS_ACCESS_KEY_ID": "only"}, "storage: "),
     ],
 )
 def test_settings_that_cannot_be_used_stop_the_start_with_one_clear_line(

@@ -241,7 +241,7 @@ class TestHistory:
                 assert record is not None
                 assert (record.status, record.cost, record.uncertain) == ("completed", Decimal("0.10"), False)
                 [picture] = record.artefacts
-                link = b.history.link(record, picture, "http://here")
+                link = await b.history.link(record, picture, "http://here")
                 assert link is not None
                 assert link.startswith("http://here/files/")
 

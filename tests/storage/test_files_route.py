@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 
 from app.api.files import files_router
 from app.errors import GatewayError
-from app.storage.base import StorageError, Stored
+from app.storage.base import Storage, StorageError, Stored
 from app.storage.local import LocalStorage
-from tests.storage.test_local import BAD_KEYS, NOW, SECRET, Clock
+from tests.storage.contract import BAD_KEYS, NOW, SECRET, Clock
+from tests.storage.test_objects import objects
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8  # 2052 bytes
 
@@ -25,9 +26,9 @@ PICTURE = b"\x89PNG" + bytes(range(256)) * 8  # 2052 bytes
 class House:
     """A gateway that has but one picture."""
 
-    def __init__(self, root: Path) -> None:
-        self.clock = Clock()
-        self.store = LocalStorage(root, [SECRET], self.clock)
+    def __init__(self, store: Storage, clock: Clock) -> None:
+        self.clock = clock
+        self.store = store
         self.key = asyncio.run(
             self.store.put(PICTURE, content_type="image/png", extension="png", expires_at=NOW + 3600)
         )
@@ -54,9 +55,12 @@ class House:
         return asyncio.run(run())
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+@pytest.fixture(params=["local", "objects"])
+def house(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> House:
+    clock = Clock()
+    if request.param == "local":
+        return House(LocalStorage(tmp_path, [SECRET], clock), clock)
+    return House(objects(request.getfixturevalue("s3").url, prefix, tmp_path, clock), clock)
 
 
 def test_a_picture_comes_with_headers_that_make_it_harmless(house: House) -> None:
@@ -281,3 +285,55 @@ def test_the_file_is_closed_when_the_client_leaves(house: House, monkeypatch: py
 
     asyncio.run(run())
     assert closed == [True]
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+def test_a_picture_that_breaks_off_is_cut_and_never_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spec: str
+) -> None:
+    async def breaking(start: int, end: int) -> AsyncGenerator[bytes, None]:
+        yield b"x"
+        raise StorageError("disk on fire at /dev/sda")
+
+    opened = house.store.open
+
+    async def open_breaking(key: str) -> Stored:
+        return replace(await opened(key), chunks=breaking)
+
+    monkeypatch.setattr(house.store, "open", open_breaking)
+    sent: list[dict[str, object]] = []
+
+    async def run() -> None:
+        path, _, query = house.url.partition("?")
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": []}
+        scope |= {"query_string": query.encode(), "asgi": {"spec_version": spec}, "http_version": "1.1"}
+
+        async def receive() -> dict[str, object]:
+            await asyncio.sleep(10)
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        await house.app(scope, receive, send)
+
+    asyncio.run(run())
+    assert sent[0]["status"] == 200
+    assert [message.get("body") for message in sent[1:]] == [b"x"]
+    assert sent[-1]["more_body"] is True  # which the server answers by closing the connection
+    assert "broke off" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_if_none_match_goes_before_a_range(house: House, method: str) -> None:
+    answer = house.ask(method=method, if_none_match=f'"{house.key[:40]}"', range="bytes=0-1")
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert "content-range" not in answer.headers
+    assert "content-length" not in answer.headers or answer.headers["content-length"] == "2052"
+
+
+def test_an_unsatisfiable_range_says_how_long_the_picture_is_and_keeps_the_validator(house: House) -> None:
+    answer = house.ask(range="bytes=9999-")
+    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2052")
+    assert answer.headers["etag"] == f'"{house.key[:40]}"'
+    assert house.ask(range="bytes=9999-", if_range='"other"').status_code == 200  # the range is ignored then
