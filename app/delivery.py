@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-import pybase64
-
 from app.config import Limits, Results
 from app.errors import (
     Expired,
@@ -33,7 +31,7 @@ from app.media.pool import MediaPool
 from app.media.sniff import inspect, is_accepted, size_of, sniff_format
 from app.storage.base import Storage, StorageError
 from app.types import MIME, Artefact, Delivery, ImageFormat
-from providers.base import Clock, Media, Provider, ResultImage
+from providers.base import Blob, Clock, Media, Provider, ResultImage
 
 log = logging.getLogger("imagegate.delivery")
 
@@ -96,16 +94,16 @@ class Deliverer:
         if not keep().must and (handed_on := await self._handed_on(image, delivery, index)):
             return handed_on
         done = await self._finished(image, delivery, index, deadline)
-        url = b64 = key = None
+        url = blob = key = None
         kept = keep()
         if delivery.response_format == "b64_json":
-            b64 = pybase64.b64encode(done.data)
-            key = await self._copy(done.data, done.format, kept)
+            blob = done.blob
+            key = await self._copy(done.blob, done.format, kept)
         else:
             expires = self._now() + max(self._results.url_seconds, kept.seconds)
-            key = await self._store(done.data, done.format, expires)
+            key = await self._store(done.blob, done.format, expires)
             url = await self._storage.link(key, expires, delivery.base_url)
-        return Artefact(index, url, b64, key, done.format, done.width, done.height, image.revised_prompt)
+        return Artefact(index, url, blob, key, done.format, done.width, done.height, image.revised_prompt)
 
     async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact | None:
         """The provider's own URL, if no byte has to change and anybody can open it.
@@ -132,9 +130,10 @@ class Deliverer:
         picture that is not there yet or comes broken."""
         for attempt in range(1, FETCH_TRIES + 1):
             try:
-                data = image.data if image.data is not None else await self._fetch(image.url or "", deadline)
+                made = image.data
+                blob = await self._fetch(image.url or "", deadline) if made is None else MemoryBlob(made)
                 return await self._pool.run_owed(
-                    begin_finishing, data, delivery, index, max_pixels=self._limits.result_pixels
+                    begin_finishing, blob, delivery, index, max_pixels=self._limits.result_pixels
                 )
             except FetchFailed as error:
                 failed, tries = _fetch_error(error), 1 if error.reason in _HOPELESS else FETCH_TRIES
@@ -147,24 +146,25 @@ class Deliverer:
             await self._clock.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _fetch(self, url: str, deadline: float) -> bytes:
+    async def _fetch(self, url: str, deadline: float) -> Blob:
         left = max(deadline - self._clock.monotonic(), 0) + GRACE_SECONDS
         limit = self._limits.result_bytes
-        return (await self._downloader.fetch(url, max_bytes=limit, timeout=min(FETCH_SECONDS, left))).data
+        return (await self._downloader.fetch(url, max_bytes=limit, timeout=min(FETCH_SECONDS, left))).blob
 
-    async def _copy(self, data: bytes, format: ImageFormat, keep: Keep) -> str | None:
+    async def _copy(self, blob: Blob, format: ImageFormat, keep: Keep) -> str | None:
         """A copy of what the client gets as base64, in case it comes back for it."""
         if not keep.seconds:
             return None
         try:
-            return await self._store(data, format, self._now() + keep.seconds)
+            return await self._store(blob, format, self._now() + keep.seconds)
         except Overloaded as error:
             if keep.must:
                 raise
             log.warning("no copy of a picture was kept: %s", error.detail)
             return None
 
-    async def _store(self, data: bytes, format: ImageFormat, expires: float) -> str:
+    async def _store(self, blob: Blob, format: ImageFormat, expires: float) -> str:
+        data = blob.read() if blob.in_memory else blob.chunks()
         try:
             return await self._storage.put(
                 data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
@@ -182,7 +182,7 @@ class Deliverer:
             return artefact
         if artefact.key is None:
             raise Expired("The answer's pictures are not kept any more.")
-        return replace(artefact, url=None, b64=pybase64.b64encode(await self._read(artefact.key)))
+        return replace(artefact, url=None, blob=MemoryBlob(await self._read(artefact.key)))
 
     async def link(self, artefact: Artefact, base_url: str) -> str | None:
         """Where a picture of an earlier answer can be read for as long as it is kept; None if it is not any more, or

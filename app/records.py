@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,8 @@ from app.catalogue.schema import Offer, Price
 from app.errors import GatewayError, error_classes
 from app.types import Artefact, Call, Delivery, Failure, Note, Plan, Quote
 from providers.base import ProviderResult, ResultImage, Ticket
+
+_ARTEFACT = [one.name for one in fields(Artefact) if one.name != "blob"]  # the pictures themselves are in the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def load_verdict(text: str | None) -> Verdict:
 
 
 def _artefacts(artefacts: Iterable[Artefact]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in asdict(one).items() if name != "b64"} for one in artefacts]
+    return [{name: getattr(one, name) for name in _ARTEFACT} for one in artefacts]
 
 
 def _load_artefacts(kept: Sequence[Mapping[str, Any]]) -> tuple[Artefact, ...]:

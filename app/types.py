@@ -15,7 +15,7 @@ from app.errors import GatewayError
 from app.formats import MIME as MIME
 from app.formats import ImageFormat as ImageFormat
 from app.formats import Size as Size
-from providers.base import Media
+from providers.base import Blob, Media
 
 ResponseFormat = Literal["url", "b64_json"]
 How = Literal["passthrough", "renamed", "converted", "emulated", "ignored", "rejected"]
@@ -169,11 +169,11 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A picture as it is delivered: exactly one of `url` and `b64`. `key`: where the store keeps it, if it does."""
+    """A picture as it is delivered: exactly one of `url` and `blob`. `key`: where the store keeps it, if it does."""
 
     index: int
     url: str | None = None
-    b64: bytes | None = field(default=None, repr=False)  # base64 text, ready to be spliced into JSON
+    blob: Blob | None = field(default=None, repr=False)  # it goes into the answer as base64
     key: str | None = None
     format: ImageFormat | None = None
     width: int | None = None

@@ -160,14 +160,14 @@ class EventStream(Response):
                     if isinstance(event, Outcome):
                         told, missing = wire.metadata(event), event.receipt.failures
                         if last is not None:
-                            for piece in wire.event(last, created, None if missing else told):
+                            async for piece in wire.texts(wire.event(last, created, None if missing else told)):
                                 yield piece
                         for place, failure in enumerate(missing, 1):
                             yield wire.failed_event(failure, told if place == len(missing) else None)
                         continue
                     left -= 1
                     if isinstance(event, Artefact) and left:
-                        for piece in wire.event(event, created):
+                        async for piece in wire.texts(wire.event(event, created)):
                             yield piece
                     elif isinstance(event, Artefact):
                         last = event  # the outcome follows at once

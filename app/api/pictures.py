@@ -133,7 +133,7 @@ class PictureLoader:
             raise _a_string(word)
         if len(text) > URL_LENGTH:
             raise InvalidImageUrl(f"Invalid '{word}': the URL is longer than {URL_LENGTH} characters.", param=word)
-        return await self._pool.run(_hashed, await fetches.fetch(text, word))
+        return await fetches.fetch(text, word)
 
 
 class _Fetches:
@@ -145,21 +145,21 @@ class _Fetches:
         self._left = FETCH_TOTAL
         self._turns = asyncio.Semaphore(FETCH_AT_ONCE)
 
-    async def fetch(self, url: str, word: str) -> bytes:
+    async def fetch(self, url: str, word: str) -> tuple[Blob, str]:
         async with self._turns:
             try:
                 answer = await self._downloader.fetch(
-                    url, max_bytes=self._limits.image_bytes, timeout=self._limits.fetch_seconds
+                    url, max_bytes=self._limits.image_bytes, timeout=self._limits.fetch_seconds, digest=True
                 )
             except FetchFailed as error:
                 raise error.for_caller(word) from None
-            self._left -= len(answer.data)
+            self._left -= answer.blob.size
             if self._left < 0:
                 raise ImageTooLarge(
                     f"Invalid '{word}': the pictures behind the URLs are larger than {FETCH_TOTAL} bytes together.",
                     param=word,
                 )
-            return answer.data
+            return answer.blob, answer.digest
 
 
 def _words(blob: Blob) -> str:

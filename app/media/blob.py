@@ -18,6 +18,8 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
+import pybase64
+
 from app.errors import Overloaded
 from app.media.buffer import Buffer
 from providers.base import Blob
@@ -97,6 +99,18 @@ class MemoryBlob:
     def close(self) -> None:
         """Let go of the bytes."""
         self._data = b""
+
+
+async def in_base64(blob: Blob) -> AsyncIterator[bytes]:
+    """The blob's bytes as base64 text, in pieces."""
+    left = b""
+    async for chunk in blob.chunks():
+        chunk = left + chunk if left else chunk
+        whole = len(chunk) - len(chunk) % 3
+        left = chunk[whole:]
+        yield pybase64.b64encode(memoryview(chunk)[:whole])
+    if left:
+        yield pybase64.b64encode(left)
 
 
 class FileBlob:
@@ -229,7 +243,9 @@ class Spool:
     A full disk is `Overloaded`.
     """
 
-    def __init__(self, threshold: int, directory: Path | None = None) -> None:
+    def __init__(self, threshold: int, directory: Path | None = None, *, digest: bool = True) -> None:
+        """What stays in memory at most, and where the file goes; None: where temporary files go. `digest`: whether a
+        sha-256 is wanted, which costs more than all the rest."""
         self._threshold = threshold
         self._directory = directory
         self._pending: list[bytes] = []
@@ -238,7 +254,7 @@ class Spool:
         self._filed = 0  # bytes that are in the file
         self._size = 0
         self._head = b""
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if digest else None
 
     @property
     def size(self) -> int:
@@ -257,7 +273,8 @@ class Spool:
             return
         if len(self._head) < _HEAD:
             self._head += piece[: _HEAD - len(self._head)]
-        self._hash.update(piece)
+        if self._hash is not None:
+            self._hash.update(piece)
         self._size += len(piece)
         self._pending.append(piece)
         self._pending_size += len(piece)
@@ -271,8 +288,8 @@ class Spool:
             await asyncio.to_thread(self._flush, pieces, offset)
 
     def finish(self) -> tuple[Blob, str]:
-        """All of it as a blob, and its sha-256 in hex. The spool is empty afterwards."""
-        digest, size = self._hash.hexdigest(), self._size
+        """All of it as a blob, and its sha-256 in hex, if that is wanted. To be called once."""
+        digest, size = self._hash.hexdigest() if self._hash is not None else "", self._size
         blob: Blob
         if size <= self._threshold:
             blob = MemoryBlob(self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
@@ -287,7 +304,7 @@ class Spool:
         """Forget everything."""
         self._pending, self._pending_size = [], 0
         self._file, self._filed, self._size = None, 0, 0
-        self._head, self._hash = b"", hashlib.sha256()
+        self._head = b""
 
     def _flush(self, pieces: list[bytes], offset: int) -> None:
         try:

@@ -17,6 +17,8 @@ from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote_to_bytes, urljoin
@@ -26,7 +28,9 @@ import pybase64
 from app.connection import Broken, Reply
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidImageUrl
 from app.http1 import Dial, Http1, Make, Origin, Request, Unreached, UnreachedInTime, dial
+from app.media.blob import Spool
 from app.media.netguard import Guard, SafeUrl, Unresolvable
+from providers.base import Blob
 
 MAX_REDIRECTS = 3
 CONNECT_SECONDS = 5.0
@@ -72,9 +76,10 @@ class FetchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A body, whole, and what its server calls it (claims can be wrong)."""
+    """A body, whole, its sha-256 in hex if that was wanted, and what its server calls it (claims can be wrong)."""
 
-    data: bytes
+    blob: Blob
+    digest: str = ""
     content_type: str | None = None
 
 
@@ -84,6 +89,7 @@ class _Portion:
 
     size: int
     whole: bool = True
+    digest: bool = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -104,19 +110,31 @@ class Downloader:
         ssl_context: ssl.SSLContext | None = None,
         dial: Dial = dial,
         max_connections: int = 64,
+        memory: int = 2 << 20,
+        spool_dir: Path | None = None,
     ) -> None:
+        """`memory`: a picture of more bytes goes into a nameless file as it comes."""
         self._guard = guard
+        self._new_spool = partial(Spool, memory, spool_dir)
         tls = ssl_context or ssl.create_default_context()
         self._world = Http1(tls, dial=_Guarded(guard, dial), keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
         self._trusted = Http1(tls, dial=dial, keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
 
-    async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:  # noqa: ASYNC109 - it is a promise
-        """The picture at `url`, within `timeout` seconds from here to its last byte. Raises FetchFailed."""
-        return await self._explained(self._follow(url, _Portion(max_bytes)), timeout)
+    async def fetch(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        timeout: float,  # noqa: ASYNC109 - it is a promise
+        digest: bool = False,
+    ) -> Downloaded:
+        """The picture at `url`, within `timeout` seconds from here to its last byte. Raises FetchFailed, and Overloaded
+        if there is no room for it."""
+        return await self._explained(self._follow(url, _Portion(max_bytes, digest=digest)), timeout)
 
     async def peek(self, url: str, *, size: int, timeout: float) -> bytes:  # noqa: ASYNC109
         """At least the first `size` bytes of the picture at `url`, or all of a smaller one. Raises FetchFailed."""
-        return (await self._explained(self._follow(url, _Portion(size, whole=False)), timeout)).data
+        return (await self._explained(self._follow(url, _Portion(size, whole=False)), timeout)).blob.read()
 
     async def _explained(self, fetching: Awaitable[Downloaded], seconds: float) -> Downloaded:
         """What it brings, or FetchFailed with the reason."""
@@ -180,7 +198,36 @@ class Downloader:
             except Broken:
                 # Most often a kept connection that the server has closed meanwhile. Ask once more, on another.
                 response = await stack.enter_async_context(self._ask(url, portion))
-            return await _read(response, portion)
+            return await self._read(response, portion)
+
+    async def _read(self, response: Reply, portion: _Portion) -> Downloaded | str:
+        headers = {name.lower(): value.decode("latin-1").strip() for name, value in response.headers}
+        if response.status in _REDIRECTS and b"location" in headers:
+            return headers[b"location"]
+        if response.status not in portion.statuses:
+            raise FetchFailed(
+                Reason.STATUS,
+                f"The URL answered with status {response.status}.",
+                transient=response.status in _TRANSIENT_STATUSES or response.status >= 500,
+                status=response.status,
+            )
+        if headers.get(b"content-encoding", "identity").lower() not in ("identity", ""):
+            raise FetchFailed(Reason.ENCODING, "The URL's server sends the picture compressed, though asked not to.")
+        announced = headers.get(b"content-length", "")
+        if portion.whole and announced.isdecimal() and int(announced) > portion.size:
+            raise _too_large(portion.size)
+        spool = self._new_spool(digest=portion.digest)
+        async with aclosing(response.chunks()) as chunks:
+            async for part in chunks:
+                spool.write(part)
+                if not portion.whole and spool.size >= portion.size:
+                    break
+                if spool.size > portion.size:
+                    raise _too_large(portion.size)
+                await spool.drain()
+        blob, digest = spool.finish()
+        content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        return Downloaded(blob, digest, content_type or None)
 
     def _ask(self, url: SafeUrl, portion: _Portion) -> AbstractAsyncContextManager[Reply]:
         engine = self._trusted if self._guard.trusts(url) else self._world
@@ -220,36 +267,6 @@ class _Guarded:
             except OSError:  # a TimeoutError, too
                 continue  # the next address: an IPv6 one is often listed where there is no IPv6 route
         await self._dial(make, str(addresses[-1]), port, tls, name)
-
-
-async def _read(response: Reply, portion: _Portion) -> Downloaded | str:
-    headers = {name.lower(): value.decode("latin-1").strip() for name, value in response.headers}
-    if response.status in _REDIRECTS and b"location" in headers:
-        return headers[b"location"]
-    if response.status not in portion.statuses:
-        raise FetchFailed(
-            Reason.STATUS,
-            f"The URL answered with status {response.status}.",
-            transient=response.status in _TRANSIENT_STATUSES or response.status >= 500,
-            status=response.status,
-        )
-    if headers.get(b"content-encoding", "identity").lower() not in ("identity", ""):
-        raise FetchFailed(Reason.ENCODING, "The URL's server sends the picture compressed, though asked not to.")
-    announced = headers.get(b"content-length", "")
-    if portion.whole and announced.isdecimal() and int(announced) > portion.size:
-        raise _too_large(portion.size)
-    parts: list[bytes] = []
-    size = 0
-    async with aclosing(response.chunks()) as chunks:
-        async for part in chunks:
-            size += len(part)
-            parts.append(part)
-            if not portion.whole and size >= portion.size:
-                break
-            if size > portion.size:
-                raise _too_large(portion.size)
-    content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-    return Downloaded(b"".join(parts), content_type or None)
 
 
 def _too_large(max_bytes: int) -> FetchFailed:

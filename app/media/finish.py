@@ -13,6 +13,8 @@ from typing import TypeVar, TypeVarTuple
 
 from app.errors import InvalidRequest
 from app.media.avif import Uncuttable
+from app.media.blob import MemoryBlob, SplicedBlob
+from app.media.buffer import view_of
 from app.media.pixels import (
     Composite,
     Decode,
@@ -27,9 +29,9 @@ from app.media.pixels import (
     in_process,
 )
 from app.media.sniff import MAX_PIXELS, describe, explained, is_accepted, read_facts, sniff_format
-from app.media.strip import cut
+from app.media.strip import parts
 from app.types import Delivery, ImageFormat, MaskStep
-from providers.base import Media
+from providers.base import Blob, Media
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,20 +50,20 @@ class BadPicture(Exception):
 class Finished:
     """A picture as it is delivered. `touched` = its bytes are no longer those that the provider made."""
 
-    data: bytes = field(repr=False)
+    blob: Blob = field(repr=False)
     format: ImageFormat
     width: int
     height: int
     touched: bool
 
 
-def finish(data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS) -> Finished:
+def finish(blob: Blob, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS) -> Finished:
     """`begin_finishing`, and its pixels worked on here. Blocks."""
-    return in_process(begin_finishing(data, delivery, index, max_pixels=max_pixels))
+    return in_process(begin_finishing(blob, delivery, index, max_pixels=max_pixels))
 
 
 def begin_finishing(
-    data: bytes, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS
+    blob: Blob, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS
 ) -> Finished | Pixels[Finished]:
     """The provider's picture number `index` (from 0) as the client gets it, or what is still to be done to its pixels.
     Blocks.
@@ -69,6 +71,7 @@ def begin_finishing(
     Raises BadPicture if it is none, InvalidValue if mask and original differ in size or the format cannot hold the
     picture, InvalidImage if mask or original do not decode.
     """
+    data = view_of(blob)
     kind = sniff_format(data[:64])
     if not is_accepted(kind):
         raise BadPicture(f"The provider's picture {index + 1} is {describe(kind, data[:64])}.")
@@ -77,9 +80,10 @@ def begin_finishing(
     wanted = delivery.format or kind
     if delivery.mask is None and wanted == kind and delivery.exact in (None, size) and facts.orientation == 1:
         with suppress(Uncuttable):
-            bare = _result(cut, data, kind, index=index)
-            return Finished(bare, kind, *size, touched=bare is not data)
-    pictures = [Picture(data, max_pixels, f"The provider's picture {index + 1}", None, kind, size[0] * size[1])]
+            kept = _result(parts, data, kind, index=index)
+            bare = blob if kept is None else SplicedBlob(blob, kept)
+            return Finished(bare, kind, *size, touched=kept is not None)
+    pictures = [Picture(blob, max_pixels, f"The provider's picture {index + 1}", None, kind, size[0] * size[1])]
     steps: list[Step] = [Decode(0)]
     if delivery.mask is not None:
         pictures += _originals(delivery.mask)
@@ -89,7 +93,7 @@ def begin_finishing(
     steps.append(Encode(wanted, delivery.quality))
 
     def then(written: Written) -> Finished:
-        return Finished(written.data, wanted, written.width, written.height, touched=True)
+        return Finished(MemoryBlob(written.data), wanted, written.width, written.height, touched=True)
 
     return Pixels(Job(tuple(pictures), tuple(steps)), then, _blame)
 

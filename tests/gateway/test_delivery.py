@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 from pathlib import Path
 from random import Random
@@ -15,6 +14,7 @@ from PIL import Image
 from app.config import Limits, Results
 from app.delivery import Deliverer
 from app.errors import GatewayError, Overloaded, ProviderBadResponse
+from app.media.blob import MemoryBlob
 from app.media.download import Downloaded, FetchFailed, Reason
 from app.media.pool import MediaPool
 from app.storage.local import LocalStorage
@@ -43,7 +43,7 @@ class FakeDownloader:
     async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:
         self.asked.append("fetch")
         self._fail()
-        return Downloaded(self.body, "image/png")
+        return Downloaded(MemoryBlob(self.body), content_type="image/png")
 
     def _fail(self) -> None:
         if self.failures:
@@ -111,7 +111,7 @@ def test_base64_is_fetched(tmp_path: Path) -> None:
     body = png((64, 48))
     artefact = delivered(tmp_path, FakeDownloader(body), Delivery(response_format="b64_json"))
     assert artefact.url is None
-    with Image.open(io.BytesIO(base64.b64decode(artefact.b64 or b""))) as picture:
+    with Image.open(io.BytesIO(artefact.blob.read() if artefact.blob else b"")) as picture:
         assert picture.size == (64, 48)
 
 

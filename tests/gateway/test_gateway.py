@@ -118,7 +118,7 @@ def test_n_pictures_come_in_order_and_are_charged(tmp_path: Path) -> None:
         async with bench(tmp_path, slow, quick) as b:
             outcome = await b.edit(n=2, seed=7)
             assert [artefact.index for artefact in outcome.artefacts] == [0, 1]
-            assert all(artefact.b64 and artefact.url is None for artefact in outcome.artefacts)
+            assert all(artefact.blob and artefact.url is None for artefact in outcome.artefacts)
             assert [call.payload["seed"] for call in b.provider.submitted] == [7, 8]
             assert outcome.seeds == (7, 8)
             [receipt] = b.receipts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
@@ -98,7 +97,7 @@ class TestCutOff:
                 gate.set()
                 outcome = await again
                 assert outcome.receipt.request_id == "one"
-                assert outcome.artefacts[0].b64 is not None
+                assert outcome.artefacts[0].blob is not None
                 assert len(provider.submitted) == 1
 
         running(test)
@@ -140,8 +139,8 @@ class TestCutOff:
                 await until(b, ended)
                 asked = {"image": (original,), "mask": (media,)}
                 [picture] = (await b.edit(KEY, id="two", **asked)).artefacts
-                assert picture.b64 is not None
-                shown = Image.open(io.BytesIO(base64.b64decode(picture.b64))).convert("RGB")
+                assert picture.blob is not None
+                shown = Image.open(io.BytesIO(picture.blob.read())).convert("RGB")
                 assert shown.getpixel((60, 10)) == (255, 0, 0), "the original shows where the mask says so"
                 assert shown.getpixel((10, 10)) != (255, 0, 0)
                 assert len(list((tmp_path / "files").rglob("*.png"))) == 1

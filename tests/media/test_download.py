@@ -125,7 +125,7 @@ def fetch(
                 got = await downloader.fetch(server.origin + path, max_bytes=max_bytes, timeout=timeout)
             except FetchFailed as failed:
                 return failed, None, server
-            return got.data, got.content_type, server
+            return got.blob.read(), got.content_type, server
 
     return asyncio.run(run())
 
@@ -191,7 +191,7 @@ def test_a_connection_that_the_server_closed_meanwhile_costs_nothing() -> None:
         async with server.running(), Downloader(Guard(frozenset({server.origin})), ssl_context=NO_TLS) as downloader:
             for _ in range(2):
                 got = await downloader.fetch(server.origin + "/", max_bytes=1 << 20, timeout=5)
-                assert got.data == PICTURE
+                assert got.blob.read() == PICTURE
             assert server.connections == 2
 
     asyncio.run(run())
@@ -363,7 +363,7 @@ def world(
             ) as downloader:
                 for url in urls:
                     try:
-                        got.append((await downloader.fetch(url, max_bytes=1 << 20, timeout=5)).data)
+                        got.append((await downloader.fetch(url, max_bytes=1 << 20, timeout=5)).blob.read())
                     except FetchFailed as failed:
                         got.append(failed)
         return got, internet, server
@@ -557,7 +557,7 @@ def over_tls(
             async with Downloader(guard, dial=internet, ssl_context=theirs) as downloader:
                 for url in urls:
                     try:
-                        got.append((await downloader.fetch(url, max_bytes=1 << 20, timeout=5)).data)
+                        got.append((await downloader.fetch(url, max_bytes=1 << 20, timeout=5)).blob.read())
                     except FetchFailed as failed:
                         got.append(failed)
         return got, internet, server

@@ -21,9 +21,9 @@ def media(image: Image.Image, param: str = "image") -> Media:
 
 
 def finished(data: bytes, **delivery: object) -> Finished:
-    result = finish(data, Delivery(**delivery), 0, max_pixels=MAX_PIXELS)  # type: ignore[arg-type]
-    assert decode(result.data).size == (result.width, result.height)
-    assert SECRET not in result.data
+    result = finish(MemoryBlob(data), Delivery(**delivery), 0, max_pixels=MAX_PIXELS)  # type: ignore[arg-type]
+    assert decode(result.blob.read()).size == (result.width, result.height)
+    assert SECRET not in result.blob.read()
     return result
 
 
@@ -32,7 +32,7 @@ def finished(data: bytes, **delivery: object) -> Finished:
 def test_nothing_owed_is_nothing_touched(format: ImageFormat, wanted: str | None) -> None:
     data = strip_metadata(sample(format), f"image/{format}")
     result = finished(data, format=format if wanted else None, exact=(64, 48))
-    assert result.data is data
+    assert result.blob.read() is data
     assert (result.format, result.width, result.height, result.touched) == (format, 64, 48, False)
 
 
@@ -41,7 +41,7 @@ def test_metadata_is_cut_without_decoding(format: ImageFormat) -> None:
     data = sample(format, metadata=True)
     result = finished(data)
     assert result.touched
-    assert decode(result.data).tobytes() == decode(data).tobytes()
+    assert decode(result.blob.read()).tobytes() == decode(data).tobytes()
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -58,7 +58,7 @@ def test_the_true_format_counts_not_the_claimed_one() -> None:
 
 def test_quality_is_used() -> None:
     small, large = (finished(saved(photo(size=(300, 200)), "png"), format="jpeg", quality=q) for q in (10, 95))
-    assert len(small.data) < len(large.data) / 3
+    assert len(small.blob.read()) < len(large.blob.read()) / 3
 
 
 @pytest.mark.parametrize("exact", [(1, 1), (63, 48), (100, 100), (37, 411)])
@@ -80,7 +80,7 @@ def test_a_mask_is_emulated_at_the_originals_size() -> None:
     step = MaskStep(media(original), media(mask, "mask"))
     edit = Image.new("RGB", (112, 80), (1, 2, 3))
     result = finished(saved(edit, "png"), mask=step)
-    image = decode(result.data)
+    image = decode(result.blob.read())
     assert image.size == (100, 75)
     assert image.crop((50, 0, 100, 75)).tobytes() == original.crop((50, 0, 100, 75)).tobytes()
     assert image.crop((0, 0, 50, 75)).getcolors() == [(50 * 75, (1, 2, 3))]
@@ -93,7 +93,7 @@ def test_an_original_is_turned_before_the_mask_is_laid_on() -> None:
     original = inspect(MemoryBlob(data), "", index=0, param="image")
     mask = media(Image.new("L", (48, 64), 0), "mask")
     result = finished(saved(Image.new("RGB", (48, 64)), "png"), mask=MaskStep(original, mask))
-    assert psnr(decode(result.data), decode(data, upright=True)) > 90
+    assert psnr(decode(result.blob.read()), decode(data, upright=True)) > 90
 
 
 def test_a_mask_of_another_size_is_the_callers_mistake() -> None:
@@ -123,7 +123,7 @@ def test_a_broken_original_is_the_callers_mistake() -> None:
 )
 def test_what_is_no_picture_is_the_providers_fault(data: bytes, found: str) -> None:
     with pytest.raises(BadPicture, match=f"^The provider's picture 3 {found}") as caught:
-        finish(data, Delivery(), 2, max_pixels=MAX_PIXELS)
+        finish(MemoryBlob(data), Delivery(), 2, max_pixels=MAX_PIXELS)
     assert caught.value.message == str(caught.value)
 
 
@@ -133,15 +133,15 @@ def test_results_that_are_cut_off_are_noticed(format: ImageFormat) -> None:
     for end in range(1, len(data) - 1, 11):
         for delivery in (Delivery(), Delivery(exact=(10, 10))):
             with pytest.raises(BadPicture):
-                finish(data[:end], delivery, 0, max_pixels=MAX_PIXELS)
+                finish(MemoryBlob(data[:end]), delivery, 0, max_pixels=MAX_PIXELS)
 
 
 def test_a_result_beyond_the_limit_is_the_providers_fault() -> None:
     with pytest.raises(BadPicture, match="64x48"):
-        finish(sample("png"), Delivery(), 0, max_pixels=1000)
+        finish(MemoryBlob(sample("png")), Delivery(), 0, max_pixels=1000)
 
 
 def test_a_format_that_cannot_hold_it_is_the_callers_mistake() -> None:
     with pytest.raises(InvalidValue, match="WEBP") as caught:
-        finish(saved(Image.new("L", (17_000, 1)), "png"), Delivery(format="webp"), 0, max_pixels=MAX_PIXELS)
+        finish(MemoryBlob(saved(Image.new("L", (17_000, 1)), "png")), Delivery(format="webp"), 0, max_pixels=MAX_PIXELS)
     assert caught.value.param == "output_format"

@@ -145,13 +145,15 @@ def test_inputs_results_and_masks_end_as_they_do_here() -> None:
     def facts(result: object) -> object:
         if isinstance(result, Media):
             return result.blob.read(), result.mime, result.size, result.digest, result.alpha, result.mode
+        if isinstance(result, Finished):
+            return result.blob.read(), result.format, result.width, result.height
         return result
 
     async def scene() -> None:
         pool = MediaPool()
         for data, delivery in deliveries:
-            here = await outcome(asyncio.to_thread(finish, data, delivery, 1))
-            assert await outcome(pool.run(begin_finishing, data, delivery, 1)) == here
+            here = facts(await outcome(asyncio.to_thread(finish, MemoryBlob(data), delivery, 1)))
+            assert facts(await outcome(pool.run(begin_finishing, MemoryBlob(data), delivery, 1))) == here
         for step in inputs:
             here = facts(await outcome(asyncio.to_thread(prepare, step)))
             assert facts(await outcome(pool.run(begin_preparing, step))) == here
@@ -207,7 +209,7 @@ def test_a_picture_that_takes_too_long_is_ended_by_us() -> None:
 
 
 def begun(data: bytes, **delivery: Any) -> Pixels[Finished]:
-    result = begin_finishing(data, Delivery(**delivery))
+    result = begin_finishing(MemoryBlob(data), Delivery(**delivery))
     assert isinstance(result, Pixels)
     return result
 
@@ -473,9 +475,11 @@ def test_no_child_outlives_a_killed_gateway() -> None:
 def test_the_loop_goes_on_while_two_pictures_are_written() -> None:
     async def scene() -> None:
         pool = MediaPool(2)
-        data = saved(photo(size=(2000, 1500)), "png")
+        blob = MemoryBlob(saved(photo(size=(2000, 1500)), "png"))
         formats: tuple[ImageFormat, ...] = ("webp", "jpeg", "gif", "avif")
-        jobs = [asyncio.ensure_future(pool.run(begin_finishing, data, Delivery(format=one))) for one in formats]
+        jobs = [
+            asyncio.ensure_future(pool.run(begin_finishing, MemoryBlob(data), Delivery(format=one))) for one in formats
+        ]
         ticks, worst = 0, 0.0
         while not all(job.done() for job in jobs):
             started = time.perf_counter()
