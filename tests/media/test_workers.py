@@ -477,9 +477,7 @@ def test_the_loop_goes_on_while_two_pictures_are_written() -> None:
         pool = MediaPool(2)
         blob = MemoryBlob(saved(photo(size=(2000, 1500)), "png"))
         formats: tuple[ImageFormat, ...] = ("webp", "jpeg", "gif", "avif")
-        jobs = [
-            asyncio.ensure_future(pool.run(begin_finishing, MemoryBlob(data), Delivery(format=one))) for one in formats
-        ]
+        jobs = [asyncio.ensure_future(pool.run(begin_finishing, blob, Delivery(format=one))) for one in formats]
         ticks, worst = 0, 0.0
         while not all(job.done() for job in jobs):
             started = time.perf_counter()
