@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PEERS  := .venv-peers
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve sandbox test lint format lock clean
+.PHONY: help demo serve sandbox test lint format lock clean bench-peers
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## edit a sample photo through a sandbox, with the real OpenAI SDK
 	@$(BIN)/python -m app demo
@@ -36,8 +37,11 @@ format: $(VENV)/.dev ## what ruff can mend
 lock: $(VENV)/.dev ## pin all dependencies anew, with hashes, naming no index
 	$(BIN)/python tools/lock.py
 
-clean: ## forget the virtual environment
-	rm -rf $(VENV)
+bench-peers: $(VENV)/.bench $(PEERS)/.done ## the proxies that bench/ compares with: CPU, memory, start
+	$(BIN)/python -m bench.contenders
+
+clean: ## forget the virtual environments
+	rm -rf $(VENV) $(PEERS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imagegate needs Python 3.11 or newer: make PYTHON=python3.11 …")'
@@ -52,3 +56,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(PIP) -r requirements-dev.lock
 	$(SELF)
 	@touch $(VENV)/.demo $@
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
+	$(PIP) -r requirements-bench.lock
+	@touch $@
+
+# other people's servers, which share nothing with ours
+$(PEERS)/.done: bench/peers/requirements-peers.lock
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

@@ -39,6 +39,7 @@ class Contender:
     headers: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = 60.0
     count: int = 200  # requests a round
+    answers: Sequence[str] = ("url", "b64_json")  # the response_format that it understands
 
     @property
     def installed(self) -> bool:
@@ -61,10 +62,28 @@ class Contender:
             yield process, url
 
 
+_PEERS = ROOT / ".venv-peers" / "bin"  # make bench-peers
 _FAL = {"FAL_RUN_URL": "{upstream}/run", "FAL_KEY": "bench:bench"}
 BARE = Contender("bare", (sys.executable, "-m", "bench.bare", "--port={port}"), _FAL)
 BARE_AIOHTTP = Contender("bare-aiohttp", (*BARE.command, "--client=aiohttp"), _FAL)
-CONTENDERS = {one.name: one for one in (BARE, BARE_AIOHTTP)}
+NAIVE = Contender("naive", (sys.executable, "-m", "bench.naive", "--port={port}"), _FAL, count=100)
+LITELLM = Contender(
+    "litellm",
+    (str(_PEERS / "litellm"), "--config=bench/peers/litellm.yaml", "--host=127.0.0.1", "--port={port}"),
+    {
+        "FAL_AI_API_KEY": "bench:bench",
+        "FAL_AI_API_BASE": "{upstream}/run",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no look at the network when it starts
+        "LITELLM_LOG": "ERROR",
+        "NO_PROXY": "127.0.0.1",
+    },
+    ready="/health/liveliness",
+    fields={"model": "qwen-image-edit-2509"},
+    answers=(),  # on this path it takes no response_format, and gives back what the upstream gave
+    start_seconds=120,
+    count=60,
+)
+CONTENDERS = {one.name: one for one in (BARE, BARE_AIOHTTP, NAIVE, LITELLM)}
 
 
 @contextmanager
@@ -92,8 +111,9 @@ class Row:
 
 def measure(contender: Contender, base: str, *, answer: str = "url", rounds: int = 3, concurrency: int = 8) -> Row:
     """Start it, warm it, `rounds` times its count of edits of the photograph. `base` is the upstream's URL."""
-    body, headers = contender.request(png(photo()), {"response_format": answer} if answer != "default" else {})
-    row = Row(contender.name, answer)
+    understood = answer in contender.answers
+    body, headers = contender.request(png(photo()), {"response_format": answer} if understood else {})
+    row = Row(contender.name, answer if understood else "as it comes")
     began = time.perf_counter()
     with contender.started(base) as (process, url):
         row.start_seconds = time.perf_counter() - began
@@ -131,7 +151,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--answer", choices=("url", "b64_json", "default"), default="url", help="response_format")
+    parser.add_argument("--answer", choices=("url", "b64_json"), default="url", help="response_format")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []

@@ -14,7 +14,13 @@ ROOT = Path(__file__).parent.parent
 COMPILE = ["pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"]
 COMPILE += ["--no-emit-index-url", "--no-annotate", "--no-header"]
 # Lock -> the extra that it adds to the project's dependencies.
-LOCKS = {"requirements.lock": "", "requirements-demo.lock": "demo", "requirements-dev.lock": "dev"}
+LOCKS = {
+    "requirements.lock": "",
+    "requirements-demo.lock": "demo",
+    "requirements-dev.lock": "dev",
+    "requirements-bench.lock": "bench",
+}
+PEERS = Path("bench", "peers")  # foreign software that is measured beside ours, in an environment of its own
 
 
 def main() -> int:
@@ -31,6 +37,8 @@ def main() -> int:
     # What builds this package, for the container image: the same version as in the larger locks.
     command = [uv, *COMPILE, *constraints, "-", "-o", "requirements-build.lock"]
     subprocess.run(command, cwd=ROOT, check=True, input="setuptools\n", text=True)
+    peers = [str(PEERS / "requirements.txt"), "-o", str(PEERS / "requirements-peers.lock")]
+    subprocess.run([uv, *COMPILE, *peers], cwd=ROOT, check=True)
     return 0
 
 

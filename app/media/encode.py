@@ -1,9 +1,9 @@
-"""Writes pictures. Settings are those that measured best (2 cores, November 2026; for GIF, see below).
+"""Writes pictures, with the settings that measured best: docs/media.md has the tables, bench/quality.py makes them.
 
-Defaults give about the same fidelity in every lossy format, 39-40 dB on photographs: JPEG 90, WebP 90, AVIF 75. AVIF is
-written at speed 9, which costs 8 % in size and a quarter of a decibel against libavif's own default and takes a seventh
-of its time. GIF: a fast-octree palette with the error diffused takes 30 ms a megapixel; median cut takes 400, and turns
-rare colours into common ones (an orange part on a green board became brown); octree alone leaves blotches.
+Defaults give about the same fidelity in every lossy format, 41 dB on photographs: JPEG 90, WebP 90, AVIF 75. AVIF is
+written at speed 9, which costs a sixth in size and a third of a decibel against libavif's own default and takes a tenth
+of its time. GIF: a fast-octree palette with the error diffused keeps gradients; median cut takes four times as long,
+and turns rare colours into common ones (an orange part on a green board became brown); octree alone leaves rings.
 
 Nothing but pixels is written: no EXIF, no profile, no comment. Pixels are sRGB (`decode`).
 """
