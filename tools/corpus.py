@@ -12,18 +12,19 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
-PYPI = ("pillow", "imageio", "piexif", "scikit-image", "pillow-avif-plugin")
+PYPI = ("pillow", "imageio", "piexif", "pillow-avif-plugin")
 NPM = ("exif-js", "pngjs", "png-js", "exif-reader", "exifr", "blueimp-load-image", "upng-js")
-DEBIAN = ("libwebp", "libavif", "libjpeg-turbo", "giflib", "libpng1.6", "jpeg-xl", "exiv2", "gdk-pixbuf", "python-exif")
+DEBIAN = ("libwebp", "libavif", "libjpeg-turbo", "giflib", "libpng1.6", "exiv2", "gdk-pixbuf", "libexif", "imageio")
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".webp", ".gif", ".avif", ".avifs")
 MAX_BYTES = 30_000_000
 
 
 def run(*words: str, cwd: Path) -> None:
     """A command whose failure is told and survived: a package may be gone."""
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         sys.stderr.write(f"{' '.join(words)}: {done.stderr.strip()[-300:]}\n")
 
@@ -37,6 +38,7 @@ def fetch(directory: Path) -> None:
     with tempfile.TemporaryDirectory() as lists:
         parts = Path(lists) / "parts"
         parts.mkdir()
+        (Path(lists) / "lists" / "partial").mkdir(parents=True)
         known = Path("/etc/apt/sources.list.d/debian.sources").read_text()
         (parts / "source.sources").write_text(known.replace("Types: deb\n", "Types: deb-src\n"))
         options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={parts}"]
@@ -80,7 +82,7 @@ def main() -> None:
     archives.mkdir(parents=True, exist_ok=True)
     fetch(archives)
     for archive in sorted(archives.iterdir()):
-        if archive.is_file():
+        with suppress(tarfile.ReadError):  # a download that broke off
             sys.stdout.write(f"{unpack(archive, directory / archive.name.split('_')[0]):5} {archive.name}\n")
 
 
