@@ -26,6 +26,8 @@ from app.media.sniff import (
 if TYPE_CHECKING:
     from PIL import Image
 
+_SRGB_GAMMA = 0.45455
+_SAME_GAMMA = 0.05  # as libpng has it: less nobody sees
 _MAX_ICC = 4 * 1024 * 1024  # larger than any camera's or press's profile
 
 
@@ -53,6 +55,8 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, upright: bool) -> I
     with opened(data, kind, max_pixels) as source:
         source.load()
         image = in_srgb(normalised(source, data), source.info.get("icc_profile"))
+        if kind == "png" and not source.info.keys() & {"icc_profile", "srgb"}:
+            image = with_gamma(image, source.info.get("gamma"))
     if image is source:  # the same pixels, without the file that they came from: a copy would double the memory
         image = source._new(source.im)
     image = turned(image, turn)
@@ -112,6 +116,15 @@ def in_srgb(image: Image.Image, profile: object) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError, MemoryError):
             pass
     return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+def with_gamma(image: Image.Image, gamma: object) -> Image.Image:
+    """The picture in sRGB if its PNG names another gamma (gAMA) and no profile: browsers and ImageMagick apply it."""
+    if not isinstance(gamma, float) or not 0.01 < gamma < 10 or abs(gamma / _SRGB_GAMMA - 1) < _SAME_GAMMA:
+        return image
+    curve = [round(255 * (value / 255) ** (_SRGB_GAMMA / gamma)) for value in range(256)]
+    colours = len(image.getbands()) - image.mode.endswith("A")
+    return image.point(curve * colours + list(range(256)) * image.mode.endswith("A"))
 
 
 def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:

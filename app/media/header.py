@@ -8,7 +8,6 @@ accepts can be decoded unless the pixels themselves are broken.
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import NamedTuple
 
 from app.formats import ImageFormat
@@ -20,6 +19,7 @@ from app.media.walk import (
     Malformed,
     gif_blocks,
     gif_palette,
+    is_sound,
     jpeg_segments,
     png_chunks,
     riff_chunks,
@@ -88,7 +88,7 @@ def read(data: Buffer, kind: ImageFormat) -> Header:
 
 def _png(data: Buffer) -> Header:
     mode, depth, colour, alpha = "", 0, 0, False
-    palette = pixels = framed = False
+    palette = pixels = framed = counted = False
     frames, exif = 0, b""
     for kind, start, end in png_chunks(data):
         if kind == b"IDAT":
@@ -96,7 +96,7 @@ def _png(data: Buffer) -> Header:
         elif kind == b"IHDR":
             depth, colour, *methods, interlace = data[start + 16 : start + 21]
             mode = _PNG_MODES.get((depth, colour), "")
-            if not mode or any(methods) or interlace > 1 or not _sound(data, start, end):
+            if not mode or any(methods) or interlace > 1 or not is_sound(data, start, end):
                 raise Malformed("has a broken PNG header")
             alpha = colour in (4, 6)
         elif kind == b"eXIf":
@@ -105,14 +105,15 @@ def _png(data: Buffer) -> Header:
             continue  # what comes too late counts for nothing
         elif kind == b"PLTE":
             palette = True
-            if end - start - 12 not in range(3, 769, 3) or not _sound(data, start, end):
+            if end - start - 12 not in range(3, 769, 3) or not is_sound(data, start, end):
                 raise Malformed("has a broken palette")
         elif kind == b"tRNS":
-            alpha = alpha or _sound(data, start, end)
+            alpha = alpha or is_sound(data, start, end)
         elif kind == b"fcTL":
             framed = True
         elif kind == b"acTL" and end - start >= 20:
-            frames = int.from_bytes(data[start + 8 : start + 12])
+            frames = 0 if counted else int.from_bytes(data[start + 8 : start + 12])  # counted twice: no animation
+            counted = True
     if colour == 3 and not palette:
         raise Malformed("has no palette")
     if not 0 < frames <= _MOST_FRAMES:
@@ -121,11 +122,6 @@ def _png(data: Buffer) -> Header:
         frames += 1  # the still picture for those who know no animation
     width, height = struct.unpack_from(">II", data, 16)
     return Header(width, height, depth, mode=mode, alpha=alpha, frames=frames, orientation=from_exif(exif))
-
-
-def _sound(data: Buffer, start: int, end: int) -> bool:
-    """Whether a PNG chunk's checksum is right."""
-    return zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
 
 
 def _jpeg(data: Buffer) -> Header:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _TAG = 0x0112
-_WIDTHS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG: the types that writers use for it
+_WIDTHS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # whole numbers of any type: writers use them for it
 
 
 def from_exif(exif: bytes) -> int:

@@ -17,7 +17,7 @@ from app.formats import ImageFormat
 from app.media.avif import Uncuttable
 from app.media.buffer import Buffer, view_of
 from app.media.header import Header, glance, read
-from app.media.strip import joined, parts
+from app.media.strip import joined, parts, still_png
 from app.media.walk import Malformed
 from providers.base import Blob, Media
 
@@ -207,14 +207,14 @@ def opened(data: Buffer, kind: ImageFormat, max_pixels: int) -> Image.Image:
     """The picture with its header read and its limits checked, pixels not yet decoded.
 
     Pillow is shown the picture without metadata, so that none of its readers for EXIF, XMP and text runs on what a
-    stranger sent.
+    stranger sent, and of a PNG only what its own pixels need.
     """
     header = glance(data, kind)
     if header is not None:
         check_size(header.width, header.height, max_pixels)
     found = None
     with suppress(Uncuttable):
-        found = parts(data, kind)
+        found = still_png(data) if kind == "png" else parts(data, kind)
     bare = data[:] if found is None else joined(data, found)
     from PIL import AvifImagePlugin, Image, WebPImagePlugin  # noqa: F401 - known, Pillow need not load all its plug-ins
 

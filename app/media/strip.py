@@ -7,17 +7,22 @@ A container that cannot be walked is refused, never returned with its metadata i
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 from app.errors import InvalidImage
 from app.media import avif
 from app.media.avif import Parts, Uncuttable
 from app.media.buffer import Buffer
-from app.media.walk import Malformed, Piece, gif_blocks, jpeg_segments, png_chunks, riff_chunks, webp_chunks
+from app.media.walk import Malformed, Piece, gif_blocks, is_sound, jpeg_segments, png_chunks, riff_chunks, webp_chunks
 
 _PNG_KEPT = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP sBIT cICP mDCV cLLI pHYs bKGD acTL fcTL fdAT".split()
 )
+_PNG_STILL = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"sRGB", b"iCCP"))
+_PNG_UNCHECKED = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fcTL", b"fdAT"))  # what must stay as it is
+_PNG_LENGTHS = {b"gAMA": 4, b"sRGB": 1}
+_MAX_ICC = 1 << 20  # inflated: what Pillow takes
 _JPEG_KEPT = frozenset(  # SOF0-15 with DHT and DAC, SOI, EOI, SOS, DQT, DNL, DRI
     bytes((0xFF, low)) for low in (*range(0xC0, 0xD0), 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD)
 )
@@ -80,8 +85,32 @@ def joined(data: Buffer, parts: Parts) -> bytes:
 def _png(data: Buffer) -> Iterator[bytes | slice]:
     yield slice(0, 8)
     for kind, start, end in png_chunks(data):
-        if kind in _PNG_KEPT:
+        if kind in _PNG_KEPT and (kind in _PNG_UNCHECKED or is_sound(data, start, end)):
             yield slice(start, end)
+
+
+def still_png(data: Buffer) -> Parts:
+    """What a PNG's own pixels need: no animation, and no chunk that other decoders step over and Pillow stumbles on."""
+    found: Parts = []
+    for kind, start, end in png_chunks(data):
+        length = end - start - 12
+        if kind not in _PNG_STILL or (kind not in _PNG_UNCHECKED and not is_sound(data, start, end)):
+            continue
+        if length != _PNG_LENGTHS.get(kind, length) or (kind == b"iCCP" and not _is_profile(data[start + 8 : end - 4])):
+            continue
+        found.append(slice(start, end))
+    return [slice(0, 8), *found]
+
+
+def _is_profile(body: bytes) -> bool:
+    """Whether an iCCP chunk holds what can be inflated, and is not too much."""
+    name, _, packed = body.partition(b"\0")
+    inflate = zlib.decompressobj()
+    try:
+        inflate.decompress(packed[1:], _MAX_ICC)
+    except zlib.error:
+        return False
+    return 0 < len(name) < 80 and packed[:1] == b"\0" and inflate.eof
 
 
 def _jpeg(data: Buffer) -> Iterator[bytes | slice]:

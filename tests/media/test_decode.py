@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from io import BytesIO
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from app.errors import ImageTooLarge, InvalidImage, InvalidRequest, UnsupportedImage
 from app.media.decode import decode
-from tests.media.pictures import FORMATS, animated, photo, psnr, raw_png, sample, saved
+from tests.media.pictures import FORMATS, animated, photo, png_chunk, psnr, raw_png, sample, saved
 
 GREYS = range(0, 65536, 257)
 
@@ -96,6 +97,47 @@ def test_palettes_with_alpha() -> None:
     extra = [(b"PLTE", bytes(range(9))), (b"tRNS", b"\x00\x80")]
     image = decode(raw_png((3, 1), 8, 3, [b"\0\1\2"], extra))
     assert image.tobytes() == b"\0\1\2\x00\3\4\5\x80\6\7\x08\xff"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"iCCP", b"name\0\0" + zlib.compress(bytes(3_000_000))),
+        (b"iCCP", b"name\0\0garbage"),
+        (b"iCCP", b"name\0\1" + zlib.compress(b"x")),
+        (b"iCCP", b""),
+        (b"gAMA", b""),
+        (b"sRGB", b""),
+        (b"cHRM", b"\0"),
+        (b"pHYs", b"\0"),
+        (b"acTL", b"\0\0\0\1\0\0\0\0"),
+        (b"fcTL", b"\0"),
+    ],
+)
+def test_odd_chunks_that_decoders_step_over_are_no_obstacle(kind: bytes, body: bytes) -> None:
+    row = b"\1\2\3\4\5\6"
+    assert decode(raw_png((2, 1), 8, 2, [row], [(kind, body)])).tobytes() == row
+
+
+def test_a_wrong_checksum_costs_only_its_chunk() -> None:
+    data = raw_png((2, 1), 8, 2, [b"\1\2\3\4\5\6"], [(b"tRNS", b"\0\1\0\2\0\3")])
+    place = data.index(b"tRNS") + 10
+    assert decode(data).mode == "RGBA"
+    assert decode(data[:place] + b"\0\0\0\0" + data[place + 4 :]).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+def test_another_gamma_is_applied(mode: str) -> None:
+    source = photo(mode)
+    plain = saved(source, "png")
+    for value, exponent in ((100_000, 0.45455), (55_556, 0.45455 / 0.55556), (45_455, 1.0)):
+        data = plain[:33] + png_chunk(b"gAMA", struct.pack(">I", value)) + plain[33:]
+        curve = [round(255 * (level / 255) ** exponent) for level in range(256)]
+        pixels, expected = decode(data).convert("RGBA"), source.convert("RGBA")
+        lit = Image.merge("RGBA", [*(band.point(curve) for band in expected.split()[:3]), expected.getchannel("A")])
+        assert pixels.tobytes() == lit.tobytes()
+        named = plain[:33] + png_chunk(b"sRGB", b"\0") + data[33:]
+        assert decode(named).convert("RGBA").tobytes() == expected.tobytes()
 
 
 def test_cmyk_is_not_inverted() -> None:

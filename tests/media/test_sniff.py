@@ -169,6 +169,17 @@ def test_both_byte_orders() -> None:
     assert inspected(with_exif("jpeg", tiff_orientation(8, order="<"))).orientation == 8
 
 
+@pytest.mark.parametrize("kind", [3, 8])
+def test_signed_orientations_count_as_other_readers_have_it(kind: int) -> None:
+    assert inspected(with_exif("jpeg", tiff_orientation(6, kind=kind))).orientation == 6
+
+
+def test_a_long_orientation_of_either_sign_counts() -> None:
+    for kind in (4, 9):
+        exif = b"II*\0" + struct.pack("<IHHHIiI", 8, 1, 0x0112, kind, 1, 6, 0)
+        assert inspected(with_exif("jpeg", exif)).orientation == 6
+
+
 def test_a_phones_mpo_is_a_jpeg() -> None:
     data = saved(photo(), "mpo", save_all=True, append_images=[photo().rotate(180)])
     with Image.open(BytesIO(data)) as image:

@@ -182,6 +182,13 @@ def test_png_colour_facts_are_kept(kind: bytes) -> None:
     assert strip_metadata(data, "image/png") is data
 
 
+@pytest.mark.parametrize("kind", [b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"tRNS"])
+def test_png_facts_with_a_wrong_checksum_go_as_decoders_have_it(kind: bytes) -> None:
+    clean = raw_png((2, 1), 8, 2, [b"\1\2\3\4\5\6"])
+    broken = png_chunk(kind, b"\0\0\0\0\0\0")[:-4] + b"\0\0\0\0"
+    assert stripped(clean[:33] + broken + clean[33:], "png") == clean
+
+
 def test_webp_flags_and_lengths_are_right() -> None:
     result = stripped(sample("webp", metadata=True), "webp")
     assert struct.unpack("<I", result[4:8])[0] == len(result) - 8
