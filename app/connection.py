@@ -99,16 +99,16 @@ class Connection(asyncio.BufferedProtocol):
                 piece = self._chunks.popleft()
                 self._queued -= len(piece)
                 yield piece
-            if self._complete:
-                return
             if self._paused and self._transport is not None:
                 self._paused = False
-                self._transport.resume_reading()
+                self._transport.resume_reading()  # also after the last piece: the connection may be used again
+            if self._complete:
+                return
             await self._something()
 
     def is_reusable(self) -> bool:
         """Whether another exchange can follow: this one went well, to its end."""
-        done = self._complete and self._sent and self._reusable
+        done = self._complete and self._sent and self._reusable and not self._paused
         return done and self._transport is not None and not self._transport.get_write_buffer_size()
 
     def is_quiet(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from app.connection import HEAD_BYTES, Broken
+from app.connection import HEAD_BYTES, WINDOW, Broken
 from app.http1 import Http1, Origin, Request, Unreached, UnreachedInTime
 from tests.fakes.http import TRUSTING_NOBODY
 from tests.fakes.tls import write_certificate
@@ -187,6 +187,21 @@ def test_a_large_body_waits_for_its_reader(run: Run) -> None:
             assert total == 4 * len(BIG)
 
     run(test())
+
+
+@pytest.mark.parametrize("size", [WINDOW - 1, WINDOW + 1, WINDOW + 300_000, 2 * WINDOW])
+def test_a_connection_that_had_to_wait_for_its_reader_reads_on_when_it_is_used_again(run: Run, size: int) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + BIG[:size]
+
+    async def test() -> None:
+        async with listening(answering(*[answer] * 20)) as server, Http1(TRUSTING_NOBODY) as engine:
+            for number in range(20):
+                async with engine.stream(get(server.origin), connect_seconds=2) as reply:
+                    await asyncio.sleep(0.02 * (number % 2))  # all of it has come before the first piece is asked for
+                    assert sum([len(chunk) async for chunk in reply.chunks()]) == size
+            assert server.calls == 1
+
+    run(asyncio.wait_for(test(), 10))
 
 
 def test_a_large_request_goes_out_whole_and_a_streamed_one_as_fast_as_it_is_taken(run: Run) -> None:
