@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.load import multipart
 from bench.machine import ROOT, cpu_seconds, free_port, peak_rss_bytes, rss_bytes, running
@@ -28,7 +29,8 @@ WARM = 16
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """How to start a proxy and how to ask it. `{port}` in commands, `{upstream}` in values of the environment."""
+    """How to start a proxy and how to ask it. `{port}`, `{upstream}` and `{scratch}` (a folder) may stand in commands
+    and in the environment's values."""
 
     name: str
     command: Sequence[str]
@@ -56,12 +58,31 @@ class Contender:
         """(process, base URL) until the block ends. `upstream` is bench.upstream's base URL."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        command = [part.format(port=port, upstream=upstream) for part in self.command]
-        env = {name: value.format(port=port, upstream=upstream) for name, value in self.env.items()}
-        with running(command, url + self.ready, env=env, seconds=self.start_seconds, log=log) as process:
-            yield process, url
+        with TemporaryDirectory(prefix="imagegate-bench-") as scratch:
+            words = {"port": port, "upstream": upstream, "scratch": scratch}
+            command = [part.format(**words) for part in self.command]
+            env = {name: value.format(**words) for name, value in self.env.items()}
+            with running(command, url + self.ready, env=env, seconds=self.start_seconds, log=log) as process:
+                yield process, url
 
 
+IMAGEGATE = Contender(
+    "imagegate",
+    (sys.executable, "-m", "app", "serve"),
+    {
+        "FAL_KEY": "bench:bench",
+        "FAL_QUEUE_URL": "{upstream}/queue",
+        "FAL_RUN_URL": "{upstream}/run",
+        "FAL_REST_URL": "{upstream}/rest",
+        "FAL_MEDIA_ORIGINS": "{upstream}",
+        "IMAGEGATE_CONFIG": "",
+        "IMAGEGATE_PORT": "{port}",
+        "IMAGEGATE_DATA_DIR": "{scratch}",
+    },
+    ready="/healthz",
+    path="/openai/v1/images/edits",
+    fields={"model": "qwen-image-edit-2509"},
+)
 _PEERS = ROOT / ".venv-peers" / "bin"  # make bench-peers
 _FAL = {"FAL_RUN_URL": "{upstream}/run", "FAL_KEY": "bench:bench"}
 BARE = Contender("bare", (sys.executable, "-m", "bench.bare", "--port={port}"), _FAL)
@@ -83,7 +104,7 @@ LITELLM = Contender(
     start_seconds=120,
     count=60,
 )
-CONTENDERS = {one.name: one for one in (BARE, BARE_AIOHTTP, NAIVE, LITELLM)}
+CONTENDERS = {one.name: one for one in (IMAGEGATE, BARE, BARE_AIOHTTP, NAIVE, LITELLM)}
 
 
 @contextmanager

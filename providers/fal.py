@@ -93,12 +93,12 @@ class FalProvider:
             if left <= 0:
                 raise TimeoutError
             async with asyncio.timeout(left):
-                texts = await self._uploads.texts(call.payload)
+                urls = await self._uploads.urls(call.payload)
         except TimeoutError:
             raise ProviderError(
                 Fault.TIMEOUT, "The pictures could not be sent to the provider in time.", accepted=False
             ) from None
-        body = json_body(call.payload, texts)
+        body = json_body(call.payload, urls)
         if not call.wanted():
             raise ProviderError(Fault.UNAVAILABLE, "Nobody waits for the job any more.", accepted=False, final=True)
         self._retries.budget.first()
@@ -106,9 +106,10 @@ class FalProvider:
             "POST",
             f"{self._queue}/{call.endpoint}",
             self._patience.submit,
-            content=body,
+            content=body.content,
             headers={
                 "Content-Type": "application/json",
+                "Content-Length": str(body.length),
                 "X-Fal-Object-Lifecycle-Preference": lifecycle(call.keep_results_seconds),
             },
         )

@@ -9,7 +9,7 @@ from typing import Any
 from providers.base import Clock, Fault, Media, ProviderError
 from providers.fal_errors import excerpt, failure, malformed
 from providers.fal_wire import Patience, Wire, lifecycle
-from providers.http import OncePerMedia, data_uri, media_in, origin, pieces, send, together
+from providers.http import OncePerMedia, media_in, origin, pieces, send, together
 from providers.retries import Retries
 
 # How large a data URI may be is unsettled: 10 MiB of text where fal's DataUri type is used, a few KB by its
@@ -20,7 +20,7 @@ INPUT_SECONDS = 3600  # how long fal keeps an uploaded input
 
 
 class Uploads:
-    """Turns the pictures of payloads into texts. `rest` is the base URL of the storage API."""
+    """Turns the pictures of payloads into URLs. `rest` is the base URL of the storage API."""
 
     def __init__(self, rest: str, wire: Wire, clock: Clock, retries: Retries, patience: Patience) -> None:
         self._rest = rest
@@ -30,20 +30,18 @@ class Uploads:
         self._patience = patience
         self._once = OncePerMedia(self._upload)
 
-    async def texts(self, payload: Mapping[str, Any]) -> dict[Media, bytes]:
-        """What stands for each picture in the payload: its own public URL, a data URI, or the URL of an upload.
+    async def urls(self, payload: Mapping[str, Any]) -> dict[Media, bytes]:
+        """What stands for the pictures in the payload: a public URL of their own, or that of an upload. Those that are
+        not in it are small enough to go inline.
 
         Raises ProviderError with `accepted=False`.
         """
         media = list(media_in(payload))
-        inline = sum(one.size for one in media if one.url is None) <= INLINE_LIMIT
-
-        async def text(one: Media) -> bytes:
-            if one.url is not None:
-                return _ascii(one.url)
-            return await data_uri(one) if inline else await self._once.get(one)
-
-        return dict(zip(media, await together(*(text(one) for one in media)), strict=True))
+        own = {one: _ascii(one.url) for one in media if one.url is not None}
+        others = [one for one in media if one.url is None]
+        if sum(one.size for one in others) <= INLINE_LIMIT:
+            return own
+        return own | dict(zip(others, await together(*map(self._once.get, others)), strict=True))
 
     async def _upload(self, media: Media) -> bytes:
         """Nothing is billed for it, so it is repeated after a hiccup, as long as the retry budget lasts."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 
@@ -45,7 +46,7 @@ class Wire:
         url: str,
         seconds: float,
         *,
-        content: bytes | None = None,
+        content: Any = None,
         headers: Mapping[str, str] | None = None,
         limit: int = CONTROL_LIMIT,
     ) -> Answer:

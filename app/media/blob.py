@@ -25,6 +25,7 @@ from app.media.buffer import Buffer
 from providers.base import Blob
 
 _PIECE = 512 * 1024  # what `chunks` hands out at a time
+_ENCODED = 384 * 1024  # what becomes base64 at a time; a multiple of three
 _DRAIN_AT = 1024 * 1024  # pending bytes before `drain` writes
 _HEAD = 64  # bytes kept for sniffing
 
@@ -92,9 +93,9 @@ class MemoryBlob:
         return self._data[where]
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes in pieces."""
-        for start in range(0, len(self._data), _PIECE):
-            yield self._data[start : start + _PIECE]
+        """The bytes, in one piece: they are there, and to cut them would be to copy them."""
+        if self._data:
+            yield self._data
 
     def close(self) -> None:
         """Let go of the bytes."""
@@ -105,10 +106,11 @@ async def in_base64(blob: Blob) -> AsyncIterator[bytes]:
     """The blob's bytes as base64 text, in pieces."""
     left = b""
     async for chunk in blob.chunks():
-        chunk = left + chunk if left else chunk
-        whole = len(chunk) - len(chunk) % 3
-        left = chunk[whole:]
-        yield pybase64.b64encode(memoryview(chunk)[:whole])
+        data = memoryview(left + chunk if left else chunk)
+        whole = len(data) - len(data) % 3
+        for start in range(0, whole, _ENCODED):
+            yield pybase64.b64encode(data[start : min(start + _ENCODED, whole)])
+        left = bytes(data[whole:])
     if left:
         yield pybase64.b64encode(left)
 

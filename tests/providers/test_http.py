@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from app.media.blob import MemoryBlob
 from providers.base import Fault, Media, ProviderError
 from providers.http import (
+    Body,
     OncePerMedia,
-    data_uri,
     json_body,
     media_in,
-    pieces,
     retry_after,
     split_origins,
     together,
@@ -43,12 +42,23 @@ async def failure_of(work: Awaitable[Any]) -> ProviderError:
     return caught.value
 
 
+async def streamed(body: Body) -> bytes:
+    return b"".join([piece async for piece in body])
+
+
+def sent(body: Body) -> bytes:
+    """What goes out, and as much as was said."""
+    content = body.content if isinstance(body.content, bytes) else asyncio.run(streamed(body))
+    assert len(content) == body.length
+    return content
+
+
 class TestJsonBody:
     def test_a_picture_stands_where_it_was(self) -> None:
         one, two = media(), media()
         payload = {"a": [one, "x", {"deep": (two, one)}], "b": two, "n": 1.5, "t": True, "z": None}
         texts = {one: b"data:one", two: b"https://two"}
-        assert json.loads(json_body(payload, texts)) == {
+        assert json.loads(sent(json_body(payload, texts))) == {
             "a": ["data:one", "x", {"deep": ["https://two", "data:one"]}],
             "b": "https://two",
             "n": 1.5,
@@ -72,7 +82,7 @@ class TestJsonBody:
     @settings(deadline=None, database=None)
     @given(values)
     def test_without_pictures_it_is_json(self, payload: Any) -> None:
-        assert json.loads(json_body(payload, {})) == json.loads(json.dumps(payload))
+        assert json.loads(sent(json_body(payload, {}))) == json.loads(json.dumps(payload))
 
     @settings(deadline=None, database=None)
     @given(st.lists(values, min_size=1, max_size=4), st.lists(st.integers(0, 3), min_size=1, max_size=6))
@@ -85,12 +95,12 @@ class TestJsonBody:
             "images": [texts[pictures[place]].decode() for place in places],
             "again": texts[pictures[places[0]]].decode(),
         }
-        assert json.loads(json_body(payload, texts)) == json.loads(json.dumps(plain))
+        assert json.loads(sent(json_body(payload, texts))) == json.loads(json.dumps(plain))
 
     def test_text_stays_text(self) -> None:
         one = media()
         prompt = 'a "quoted" \\ back\\\\slash \u2028 ünïcödé 🦊 \x00 </script> \n'
-        assert json.loads(json_body({"prompt": prompt, "i": one}, {one: b"x"})) == {"prompt": prompt, "i": "x"}
+        assert json.loads(sent(json_body({"prompt": prompt, "i": one}, {one: b"x"}))) == {"prompt": prompt, "i": "x"}
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {"\udfff": 1}])
     def test_what_json_cannot_carry_is_refused_without_repeating_it(self, value: Any) -> None:
@@ -102,27 +112,46 @@ class TestJsonBody:
         one, two = media(), media()
         assert list(media_in({"a": [two, one], "b": {"c": two}, "d": "x", "e": (one,)})) == [two, one]
 
-    @pytest.mark.anyio
-    async def test_a_data_uri_is_the_picture(self) -> None:
-        assert await data_uri(media(b"\x00\xff", "image/webp")) == b"data:image/webp;base64,AP8="
+    def test_a_picture_without_a_url_is_a_data_uri(self) -> None:
+        body = json_body({"image": media(b"\x00\xff", "image/webp"), "n": 1}, {})
+        assert sent(body) == b'{"image":"data:image/webp;base64,AP8=","n":1}'
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 98_303, 98_304, 98_305, 500_000])
+    @pytest.mark.parametrize("chunk", [1 << 20, 98_304, 70_001])
+    def test_its_base64_does_not_depend_on_how_its_bytes_come(self, size: int, chunk: int) -> None:
+        data = bytes(range(256)) * 2000
+
+        class Coming:
+            in_memory = False
+
+            def __init__(self) -> None:
+                self.size = size
+
+            def read(self) -> bytes:
+                raise AssertionError("it would be in memory as a whole")
+
+            async def chunks(self) -> AsyncIterator[bytes]:
+                for start in range(0, size, chunk):
+                    yield data[start : min(start + chunk, size)]
+
+        body = json_body([Media(Coming(), "image/png", 1, 1, "0" * 64)], {})
+        assert sent(body) == b'["data:image/png;base64,' + base64.b64encode(data[:size]) + b'"]'
 
     @pytest.mark.anyio
-    async def test_a_spooled_picture_is_read_off_the_event_loop(self) -> None:
-        class Spooled:
+    async def test_a_picture_that_cannot_be_read_is_sent_to_nobody(self) -> None:
+        class Gone:
             size = 3
             in_memory = False
 
             def read(self) -> bytes:
-                with pytest.raises(RuntimeError):
-                    asyncio.get_running_loop()
-                return b"abc"
+                raise OSError
 
             async def chunks(self) -> AsyncIterator[bytes]:
-                yield b"abc"
+                raise OSError("gone")
+                yield b""
 
-        spooled = Media(Spooled(), "image/png", 1, 1, "0" * 64)
-        assert await data_uri(spooled) == b"data:image/png;base64," + base64.b64encode(b"abc")
-        assert [piece async for piece in pieces(spooled)] == [b"abc"]
+        error = await failure_of(streamed(json_body([Media(Gone(), "image/png", 1, 1, "0" * 64)], {})))
+        assert (error.accepted, error.final) == (False, True)
 
 
 @pytest.mark.parametrize(
