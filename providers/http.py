@@ -171,9 +171,7 @@ class Body:
     @property
     def length(self) -> int:
         """In bytes."""
-        return sum(
-            len(part) if isinstance(part, bytes) else len(_data_uri(part)) + _encoded(part) for part in self.parts
-        )
+        return sum(map(_length, self.parts))
 
     @property
     def content(self) -> Any:
