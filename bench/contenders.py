@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from bench.load import multipart
 from bench.machine import ROOT, cpu_seconds, free_port, peak_rss_bytes, rss_bytes, running
-from bench.pictures import photo, png
+from bench.pictures import SIDE, photo, png
 
 WARM = 16
 
@@ -108,11 +108,12 @@ CONTENDERS = {one.name: one for one in (IMAGEGATE, BARE, BARE_AIOHTTP, NAIVE, LI
 
 
 @contextmanager
-def upstream(delay: float = 0.0) -> Iterator[str]:
-    """The base URL of a bench.upstream of one's own."""
+def upstream(delay: float = 0.0, side: int = SIDE) -> Iterator[str]:
+    """The base URL of a bench.upstream of one's own, whose results are `side` pixels square."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with running([sys.executable, "-m", "bench.upstream", f"--port={port}", f"--delay={delay}"], url + "/health"):
+    command = [sys.executable, "-m", "bench.upstream", f"--port={port}", f"--delay={delay}", f"--side={side}"]
+    with running(command, url + "/health"):
         yield url
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -67,6 +69,29 @@ def bare(data: bytes, format: ImageFormat) -> bytes:
         return out.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Milliseconds, medians."""
+
+    format: str
+    bare_wall: float
+    wall: float
+    bare_cpu: float
+    cpu: float
+    speed_up: float  # of two at once against one after the other
+    lag_p50: float
+    lag_p99: float
+    lag_max: float
+
+    def row(self) -> str:
+        """Of main's table."""
+        return (
+            f"| {self.format} | {self.bare_wall:.1f} | {self.wall:.1f} | **{self.wall / self.bare_wall:.2f}** "
+            f"| {self.bare_cpu:.1f} | {self.cpu:.1f} | **{self.cpu / self.bare_cpu:.2f}** | {self.speed_up:.2f} "
+            f"| {self.lag_p50:.1f} / {self.lag_p99:.1f} / {self.lag_max:.1f} |"
+        )
+
+
 class Pooled:
     """The pool as the gateway has it."""
 
@@ -102,8 +127,8 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def measure(pooled: Pooled, data: bytes, size: tuple[int, int], format: ImageFormat, rounds: int) -> str:
-    """One row of the table."""
+async def measure(pooled: Pooled, data: bytes, size: tuple[int, int], format: ImageFormat, rounds: int) -> Cost:
+    """Bare and pooled, in turns."""
     alone: list[tuple[float, float]] = []
     through: list[tuple[float, float]] = []
     pairs: list[float] = []
@@ -134,11 +159,8 @@ async def measure(pooled: Pooled, data: bytes, size: tuple[int, int], format: Im
     wall, cpu = (statistics.median(part) for part in zip(*through, strict=True))
     lags.sort()
     p50, p99, worst = lags[len(lags) // 2], lags[len(lags) * 99 // 100], lags[-1]
-    return (
-        f"| {format} | {bare_wall:.1f} | {wall:.1f} | **{wall / bare_wall:.2f}** | {bare_cpu:.1f} | {cpu:.1f} "
-        f"| **{cpu / bare_cpu:.2f}** | {2 * wall / statistics.median(pairs):.2f} "
-        f"| {p50:.1f} / {p99:.1f} / {worst:.1f} |"
-    )
+    speed_up = 2 * wall / statistics.median(pairs)
+    return Cost(format, bare_wall, wall, bare_cpu, cpu, speed_up, p50, p99, worst)
 
 
 async def main() -> None:
@@ -146,8 +168,20 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="runs of each kind")
     parser.add_argument("--formats", nargs="*", default=FORMATS, choices=FORMATS)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--json", action="store_true", help="one line: the size's name -> costs")
     chosen = parser.parse_args()
     pooled = Pooled()
+    if chosen.json:
+        found = {
+            name: [
+                asdict(await measure(pooled, photo(SIZES[name]), SIZES[name], format, chosen.rounds))
+                for format in chosen.formats
+            ]
+            for name in chosen.sizes
+        }
+        pooled.pool.close()
+        print(json.dumps(found))
+        return
     for name in chosen.sizes:
         data = photo(SIZES[name])
         print(f"\n**{name}**: {SIZES[name][0]}x{SIZES[name][1]}, a PNG of {len(data) / 1e6:.1f} MB; ms\n")
@@ -156,7 +190,7 @@ async def main() -> None:
         )
         print("|---|---|---|---|---|---|---|---|---|")
         for format in chosen.formats:
-            print(await measure(pooled, data, SIZES[name], format, chosen.rounds), flush=True)
+            print((await measure(pooled, data, SIZES[name], format, chosen.rounds)).row(), flush=True)
     pooled.pool.close()
 
 

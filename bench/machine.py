@@ -11,9 +11,11 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,6 +69,64 @@ def peak_rss_bytes(pid: int) -> int:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return total
+
+
+@dataclass(slots=True)
+class Memory:
+    """Megabytes of a process and its descendants, together, at one time."""
+
+    rss: float = 0.0
+    pss: float = 0.0  # shared pages divided among those who share them
+    anonymous: float = 0.0  # what no file stands behind
+
+    def at_least(self, other: Memory) -> None:
+        """Keep the greater of both, each for itself."""
+        for name in self.__slots__:
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+
+
+def memory(pid: int) -> Memory:
+    """As it is now."""
+    found = Memory()
+    for one in tree(pid):
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()[1:]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        sizes = {name: int(size.split()[0]) * 1024 / 1e6 for name, _, size in (line.partition(":") for line in lines)}
+        found.rss += sizes.get("Rss", 0.0)
+        found.pss += sizes.get("Pss", 0.0)
+        found.anonymous += sizes.get("Anonymous", 0.0)
+    return found
+
+
+@contextmanager
+def peak(pid: int, every: float = 0.05) -> Iterator[Memory]:
+    """The most that was seen until the block ended; looked at every 50 ms."""
+    most = memory(pid)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            most.at_least(memory(pid))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+def handles(pid: int) -> tuple[int, int]:
+    """(open files, threads) of the process and its descendants."""
+    files = threads = 0
+    for one in tree(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            files += len(list(Path(f"/proc/{one}/fd").iterdir()))
+            threads += len(list(Path(f"/proc/{one}/task").iterdir()))
+    return files, threads
 
 
 def tree(pid: int) -> list[int]:

@@ -17,7 +17,7 @@ from bench.machine import ROOT
 SIDE = 1024
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def photo(side: int = SIDE) -> Image.Image:
     """RGB, side x side."""
     with Image.open(ROOT / "app" / "samples" / "coffee.jpg") as source:
@@ -50,6 +50,12 @@ def png(image: Image.Image, level: int = 6) -> bytes:
     out = BytesIO()
     image.save(out, "PNG", compress_level=level)
     return out.getvalue()
+
+
+def noise(size: int) -> bytes:
+    """A PNG of about so many bytes: noise does not compress, so its pixels can be counted out beforehand."""
+    side = max(int((size / 3) ** 0.5), 16)
+    return png(Image.frombytes("RGB", (side, side), random.Random(2509).randbytes(3 * side * side)), 1)
 
 
 def jpeg(image: Image.Image, quality: int = 92) -> bytes:

@@ -6,7 +6,7 @@
     GET  …/requests/{id}          the output, with x-fal-billable-units
     PUT  …/requests/{id}/cancel   400 ALREADY_COMPLETED, or 202
     POST /rest/storage/upload/initiate   upload_url, file_url;  PUT /cdn/upload/{n} takes the bytes
-    GET  /media/{name}.png, .jpg  one picture of a megapixel, always the same
+    GET  /media/{name}.png, .jpg  one picture of --side pixels square (a megapixel), always the same
     GET  /books, POST /reset      what was submitted: calls, pictures, bytes
 
 It is no stand-in to develop against (that is providers/fal_sandbox): it checks nothing and edits nothing. Bodies are
@@ -103,6 +103,7 @@ class Upstream:
 
     base: str
     delay: float
+    side: int = SIDE  # of the results
     now: float = 0.0
     books: Books = field(default_factory=Books)
     jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
@@ -112,7 +113,7 @@ class Upstream:
 
     def paint(self) -> None:
         """Make the pictures, once."""
-        picture = photo()
+        picture = photo(self.side)
         as_png, as_jpeg = png(picture), jpeg(picture)
         self.media = {"png": Reply(as_png, mime=b"image/png"), "jpg": Reply(as_jpeg, mime=b"image/jpeg")}
         self.data_uri = "data:image/png;base64," + pybase64.b64encode(as_png).decode()
@@ -197,7 +198,7 @@ class Upstream:
 
     def _output(self, images: int, sync: bool, delay: float = 0.0) -> Reply:
         url = self.data_uri if sync else f"{self.base}/media/out.png"
-        one = f'{{"url":"{url}","width":{SIDE},"height":{SIDE},"content_type":"image/png"}}'
+        one = f'{{"url":"{url}","width":{self.side},"height":{self.side},"content_type":"image/png"}}'
         flags = ",".join(["false"] * images)
         body = (
             f'{{"images":[{",".join([one] * images)}],"timings":{{"inference":{self.delay}}},"seed":2509,'
@@ -327,9 +328,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
 
-async def serve(port: int, delay: float) -> None:
+async def serve(port: int, delay: float, side: int = SIDE) -> None:
     """Until the process is told to end."""
-    upstream = Upstream(f"http://127.0.0.1:{port}", delay)
+    upstream = Upstream(f"http://127.0.0.1:{port}", delay, side)
     upstream.paint()
     buffers: list[bytearray] = []
     loop = asyncio.get_running_loop()
@@ -343,8 +344,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=9010)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds from submit to COMPLETED")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the results, in pixels")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, options.delay))
+    uvloop.run(serve(options.port, options.delay, options.side))
 
 
 if __name__ == "__main__":
