@@ -23,6 +23,7 @@ import uvloop
 from PIL import Image, ImageChops, ImageFilter
 
 from app.formats import ImageFormat
+from app.media.blob import MemoryBlob
 from app.media.encode import DEFAULT_QUALITY, encode
 from app.media.finish import Finished, begin_finishing
 from app.media.pixels import Decode, Encode, Job, Picture, Pixels
@@ -104,8 +105,8 @@ class Pooled:
         if format == "png":  # what is a PNG already would be left as it is
             picture = Picture(data, size[0] * size[1], "It", None, "png", size[0] * size[1])
             return await self.pool.work(Pixels(Job((picture,), (Decode(0), Encode("png"))), lambda done: done.data))
-        done: Finished = await self.pool.run_owed(begin_finishing, data, Delivery(format=format), 0)
-        return done.data
+        done: Finished = await self.pool.run_owed(begin_finishing, MemoryBlob(data), Delivery(format=format), 0)
+        return done.blob.read()
 
     def cpu(self) -> float:
         """Seconds of this process and its children."""

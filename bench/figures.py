@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from bench.contenders import BARE, BARE_AIOHTTP, IMAGEGATE, LITELLM, NAIVE, Contender, fire, upstream
-from bench.lanes import Lane, field_of, raised, take_turns
+from bench.lanes import Lane, field_of, take_turns
 from bench.machine import ROOT, Memory, handles, memory, peak
 from bench.pictures import noise
 
@@ -108,12 +108,12 @@ class Big:
 def big(concurrency: int = 64) -> Big:
     """Each connection sends 20 MB once; the whole process tree is looked at every 50 ms."""
     picture = noise(BIG)
-    with upstream() as base, raised("20MiB") as contender, contender.started(base) as (process, url):
+    with upstream() as base, IMAGEGATE.started(base) as (process, url):
         time.sleep(SETTLE)
         idle = memory(process.pid)
-        body, headers = contender.request(picture, {"response_format": "url"})
+        body, headers = IMAGEGATE.request(picture, {"response_format": "url"})
         with peak(process.pid) as most:
-            result = fire(url + contender.path, body, headers, concurrency, concurrency)
+            result = fire(url + IMAGEGATE.path, body, headers, concurrency, concurrency)
         return Big(idle, most, len(picture), result["requests"], result["statuses"], result["seconds"])
 
 
