@@ -94,10 +94,12 @@ def _serve(chosen: argparse.Namespace) -> int:
     with ExitStack() as stack:
         settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
         from app.main import build, check_database, check_storage
+        from app.memory import settle
 
         check_database(config)
         check_storage(config)
         application = build(config, settings)
+        settle()
         listener = _listening(config.host, config.port)
         stack.callback(listener.close)
         host = f"[{config.host}]" if ":" in config.host else config.host

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from app import pricing
 from app.caretaker import Caretaker
 from app.catalogue.load import Catalogue, Found
+from app.catalogue.schema import field_of
 from app.collecting import Order
 from app.conclusion import Concluder
 from app.config import Config
@@ -342,6 +343,4 @@ def _callers_word(plan: Plan, field: str | None) -> str | None:
 
 def _is_picture(plan: Plan, field: str | None) -> bool:
     """Whether the provider's field holds pictures."""
-    return any(
-        getattr(row, "to", None) == field and row.type in ("image", "images") for row in plan.offer.params.values()
-    )
+    return any(field_of(row) == field and row.type in ("image", "images") for row in plan.offer.params.values())

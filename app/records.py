@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -17,8 +17,6 @@ from app.catalogue.schema import Offer, Price
 from app.errors import GatewayError, error_classes
 from app.types import Artefact, Call, Delivery, Failure, Note, Plan, Quote
 from providers.base import ProviderResult, ResultImage, Ticket
-
-_ARTEFACT = [one.name for one in fields(Artefact) if one.name != "blob"]  # the pictures themselves are in the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,17 @@ def dump_plan(plan: Plan, mask: MaskKeys | None = None) -> str:
             "endpoint": plan.offer.endpoint,
             "price": None if price is None else price.model_dump(mode="json"),
             "calls": [[call.first, call.count] for call in plan.calls],
-            "delivery": asdict(replace(plan.delivery, mask=None)),
-            "mask": None if mask is None else asdict(mask),
-            "notes": [asdict(note) for note in plan.notes],
+            "delivery": _shallow(plan.delivery) | {"mask": None},
+            "mask": None if mask is None else _shallow(mask),
+            "notes": [_shallow(note) for note in plan.notes],
             "size": plan.size,
         }
     )
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """A flat dataclass as a mapping; `asdict` would copy what it holds."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def load_plan(text: str) -> tuple[Plan, MaskKeys | None]:
@@ -96,7 +99,7 @@ def load_plan(text: str) -> tuple[Plan, MaskKeys | None]:
 
 def dump_quote(quote: Quote) -> str:
     """A quote."""
-    return _dumps(asdict(quote))
+    return _dumps(_shallow(quote))
 
 
 def load_quote(text: str) -> Quote:
@@ -193,7 +196,7 @@ def load_verdict(text: str | None) -> Verdict:
 
 
 def _artefacts(artefacts: Iterable[Artefact]) -> list[dict[str, Any]]:
-    return [{name: getattr(one, name) for name in _ARTEFACT} for one in artefacts]
+    return [{name: value for name, value in _shallow(one).items() if name != "blob"} for one in artefacts]
 
 
 def _load_artefacts(kept: Sequence[Mapping[str, Any]]) -> tuple[Artefact, ...]:

@@ -190,7 +190,8 @@ class FalProvider:
         for name in urls:
             url = reply.get(name)
             usable = isinstance(url, str) and len(url) <= _URL_LENGTH and url.isascii() and job in url
-            if usable and origin(str(url)) in self._queue_origins:
+            own = usable and str(url).startswith(f"{self._queue}/")  # and then nothing of the origin is left to read
+            if own or (usable and origin(str(url)) in self._queue_origins):
                 urls[name] = str(url)
         return Ticket(self.name, job, urls)
 

@@ -24,7 +24,7 @@ from providers.base import Blob, Fault, Media, ProviderError
 
 CONTROL_LIMIT = 1 << 20  # bytes of a status or submit answer
 CONNECT_SECONDS = 5.0
-_PIECE = 96 << 10  # bytes of a picture that are encoded at a time; a multiple of three
+_PIECE = 192 << 10  # bytes of a picture that are encoded at a time; a multiple of three
 
 # Raised before the first byte of a request is sent (httpcore2 2.16: `connect_tcp`, `start_tls`, the proxy's CONNECT).
 _UNREACHED = (

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.catalogue.schema import Model, Offer, Row
+from app.catalogue.schema import Model, Offer, Row, field_of
 
 
 def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def parameter(name: str, row: Row) -> dict[str, Any]:
     """One row: what the caller may send, and what becomes of it."""
     shown: dict[str, Any] = {"name": name, "how": row.how, "type": row.type, "required": row.required}
     optional = {
-        "sent_as": getattr(row, "to", None),
+        "sent_as": field_of(row),
         "values": list(row.values) or None,
         "min": row.min,
         "max": row.max,
@@ -67,7 +67,7 @@ def markdown(offer: Offer) -> str:
         for name, row in offer.params.items():
             if row.how != how:
                 continue
-            to = getattr(row, "to", None)
+            to = field_of(row)
             sent = f" → `{to}`" if to and to != name else ""
             default = "" if row.default is None else f"`{json.dumps(row.default)}`"
             required = " (required)" if row.required else ""

@@ -7,7 +7,9 @@ limits of what a caller sends, the engine, the models API, the playground, the R
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
@@ -97,6 +99,11 @@ class Rejected(_Row):
     why: str = Field(min_length=1)
 
 
+def field_of(row: Row | None) -> str | None:
+    """The provider's field that a row writes under a name of its own, if any."""
+    return row.to if isinstance(row, Renamed | Converted | Emulated) else None
+
+
 Row = Annotated[Passthrough | Renamed | Converted | Emulated | Ignored | Rejected, Discriminator("how")]
 
 
@@ -163,6 +170,18 @@ class Offer(Strict):
     accepts: Accepts = Accepts()
     sizing: Sizing | None = None
     params: dict[str, Row]
+
+    @cached_property
+    def words(self) -> Mapping[str, str]:
+        """Every word that means a row: its own name, its aliases, and the field of the provider that it writes."""
+        words: dict[str, str] = {}
+        for name, row in self.params.items():
+            if to := field_of(row):
+                # Several rows may write one field (size, aspect_ratio, resolution): the first is its twin.
+                words.setdefault(to, name)
+            for alias in row.aliases:
+                words[alias] = name
+        return words | {name: name for name in self.params}
 
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:

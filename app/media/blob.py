@@ -38,7 +38,7 @@ class _TempFile:
             self._fd = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._fd)
 
-    def write(self, pieces: list[bytes], offset: int) -> None:
+    def write(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
         for piece in pieces:
             view = memoryview(piece)
             while view:
@@ -250,7 +250,7 @@ class Spool:
         sha-256 is wanted, which costs more than all the rest."""
         self._threshold = threshold
         self._directory = directory
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
         self._file: _TempFile | None = None
         self._filed = 0  # bytes that are in the file
@@ -269,12 +269,14 @@ class Spool:
         return self._head
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take some bytes."""
-        piece = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        """Take some bytes: not copied if nobody can change them."""
+        piece: bytes | memoryview = bytes(chunk) if isinstance(chunk, bytearray) else chunk
+        if isinstance(piece, memoryview) and not isinstance(piece.obj, bytes):
+            piece = bytes(piece)
         if not piece:
             return
         if len(self._head) < _HEAD:
-            self._head += piece[: _HEAD - len(self._head)]
+            self._head += bytes(piece[: _HEAD - len(self._head)])
         if self._hash is not None:
             self._hash.update(piece)
         self._size += len(piece)
@@ -294,7 +296,7 @@ class Spool:
         digest, size = self._hash.hexdigest() if self._hash is not None else "", self._size
         blob: Blob
         if size <= self._threshold:
-            blob = MemoryBlob(self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
+            blob = MemoryBlob(bytes(self._pending[0]) if len(self._pending) == 1 else b"".join(self._pending))
         else:
             self._flush(self._pending, self._filed)  # below _DRAIN_AT and one chunk: a copy into the page cache
             assert self._file is not None
@@ -308,7 +310,7 @@ class Spool:
         self._file, self._filed, self._size = None, 0, 0
         self._head = b""
 
-    def _flush(self, pieces: list[bytes], offset: int) -> None:
+    def _flush(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
         try:
             file = self._file
             if file is None:

@@ -16,12 +16,16 @@ from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
 from app.errors import Overloaded
+from app.media.blob import MemoryBlob
 from app.media.pixels import Pixels, blamed, estimate
+from app.media.walk import is_light
 from app.media.workers import CHILD_BYTES, Workers
+from app.types import InputStep
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LIGHT_BYTES = 4 << 20
 BUDGET = 256 * 1024 * 1024  # bytes of decoded pictures at once
 
 
@@ -60,17 +64,18 @@ class MediaPool:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def run(self, function: Callable[P, T | Pixels[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """function(*args, **kwargs) in a thread, and what it left to be done to pixels in a child.
+        """function(*args, **kwargs) in a thread, and what it left to be done to pixels in a child. Containers that are
+        walked in less time than a thread takes to wake are walked at once.
 
         Cancelled before it began, it never runs; cancelled later, its thread goes on alone, but its child is killed.
         Raises Overloaded if too much waits.
         """
         self._check()
-        return await self._run(partial(function, *args, **kwargs), owed=False)
+        return await self._run(partial(function, *args, **kwargs), owed=False, light=_is_light(*args))
 
     async def run_owed(self, function: Callable[P, T | Pixels[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, but never refused: for work on what was already paid for."""
-        return await self._run(partial(function, *args, **kwargs), owed=True)
+        return await self._run(partial(function, *args, **kwargs), owed=True, light=_is_light(*args))
 
     async def work(self, pixels: Pixels[T]) -> T:
         """Work on pixels that needs no thread before. Raises Overloaded if too much waits."""
@@ -95,9 +100,10 @@ class MediaPool:
         finally:
             self._inside -= 1
 
-    async def _run(self, function: Callable[[], T | Pixels[T]], *, owed: bool) -> T:
+    async def _run(self, function: Callable[[], T | Pixels[T]], *, owed: bool, light: bool) -> T:
         with self._counted():
-            begun = await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            run = asyncio.get_running_loop().run_in_executor
+            begun = function() if light else await run(self._threads, function)
             return await self._work(begun, owed=owed) if isinstance(begun, Pixels) else begun
 
     async def _work(self, pixels: Pixels[T], *, owed: bool) -> T:
@@ -139,6 +145,14 @@ class MediaPool:
             if not turn.done():
                 self._used += weight
                 turn.set_result(None)
+
+
+def _is_light(subject: object = None, *_: object) -> bool:
+    """Whether work on this picture takes less than a thread does: small, in memory, of few pieces."""
+    blob = subject.media.blob if isinstance(subject, InputStep) else subject
+    if not isinstance(blob, MemoryBlob) or blob.size > _LIGHT_BYTES:
+        return False
+    return is_light(blob.read())
 
 
 def cores() -> int:

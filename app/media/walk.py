@@ -21,6 +21,8 @@ MAX_SCANS = 100  # of a progressive JPEG: real ones have about ten; thousands ar
 
 MAX_PIECES = 250_000  # of any picture: 20 MB of empty JPEG segments would be five millions, and take seconds to walk
 
+_FEW_PIECES = 300
+
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xfe]")  # skips fill bytes as libjpeg does
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed zero nor a restart marker
 FRAME_MARKERS = {bytes((0xFF, low)) for low in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
@@ -43,6 +45,20 @@ class Counter:
         self._left -= 1
         if self._left < 0:
             raise Malformed("is in too many pieces")
+
+
+def is_light(data: Buffer) -> bool:
+    """Whether a walk takes a fraction of a millisecond for sure, so that it is not worth a thread: a PNG or WebP of few
+    pieces. A row of a thousand IDATs is not few, and of the other kinds one cannot tell without walking."""
+    position, total = (8, len(data)) if data[:8] == PNG_SIGNATURE else (12, len(data))
+    if position == 12 and (data[:4] != b"RIFF" or data[8:12] != b"WEBP"):
+        return False
+    order, extra = (">I", 12) if position == 8 else ("<4xI", 8)
+    for _ in range(_FEW_PIECES):
+        if position + 8 > total:
+            return True
+        position += extra + struct.unpack_from(order, data, position)[0]
+    return False
 
 
 def png_chunks(data: Buffer) -> Iterator[Piece]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.catalogue.schema import Emulated, Offer, Row
+from app.catalogue.schema import Emulated, Offer, Row, field_of
 from app.errors import InvalidValue, MissingParameter, TooManyImages, UnknownParameter, UnsupportedParameter
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS, LOSSY, Situation
@@ -79,7 +79,7 @@ def _typed(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[s
 
 def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
     """Each given parameter to its row; what has none is extra. Refuses two words for one parameter."""
-    words = _words(offer)
+    words = offer.words
     given: dict[str, Given] = {}
     extra: dict[str, Given] = {}
     for name, value in request.params.items():
@@ -100,7 +100,7 @@ def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[
 
 def _refuse_rivals(given: Mapping[str, Given], offer: Offer) -> None:
     """A raw field of the provider stands for all rows that write it: none of them may be given beside it."""
-    written = {name: getattr(offer.params[name], "to", None) for name in given}
+    written = {name: field_of(offer.params[name]) for name in given}
     for name, value in given.items():
         raw = value.spelled == written[name] != name
         rivals = [other for other in given if other != name and written[other] == written[name]]
@@ -119,21 +119,6 @@ def _as_twin(row: Row, value: Given) -> Given:
     if row.how == "converted" and isinstance(size, Mapping) and set(size) == {"width", "height"}:
         return replace(value, value=f"{size['width']}x{size['height']}")
     return value
-
-
-def _words(offer: Offer) -> dict[str, str]:
-    """Every word that means a row: its own name, its aliases, and the field of the provider that it writes."""
-    words: dict[str, str] = {}
-    for name, row in offer.params.items():
-        to = getattr(row, "to", None)
-        if to:
-            # Several rows may write one field (size, aspect_ratio, resolution): the first is its twin.
-            words.setdefault(to, name)
-        for alias in row.aliases:
-            words[alias] = name
-    for name in offer.params:
-        words[name] = name
-    return words
 
 
 def _check_extra(value: Given, *, strict: bool) -> None:
@@ -250,7 +235,7 @@ def _explain_compression(draft: _Draft) -> None:
 def _calls(draft: _Draft, offer: Offer) -> Iterator[Call]:
     """One payload for each job. A fixed seed moves with it, else n pictures would be one picture."""
     row = offer.params.get("seed")
-    field = getattr(row, "to", None) or "seed"
+    field = field_of(row) or "seed"
     seed = _whole(draft.fields.get(field))
     count = draft.delivery.count
     for first in range(0, count, draft.per_call):

@@ -1,0 +1,31 @@
+"""How this process handles its memory: set once, before it serves.
+
+A request moves pictures of a megabyte or two. glibc takes each such buffer from the kernel and gives it back, zeroed
+page by page, every time: a sixth of a request's CPU (`bench/RESULTS.md`). Buffers are kept for the next request
+instead, up to a bound; what lies above the bound goes back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+_KEPT_BYTES = 48 << 20
+_FROM_HEAP_BYTES = 32 << 20  # the most that glibc allows; larger buffers go back to the kernel at once, as ever
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
+
+
+def settle() -> None:
+    """Keep freed memory for the next request, and the collector away from what lives for ever."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # musl has none
+            for parameter, value in (
+                (_MMAP_THRESHOLD, _FROM_HEAP_BYTES),
+                (_TRIM_THRESHOLD, _KEPT_BYTES),
+                (_ARENA_MAX, 2),  # threads that only copy and hash need no heaps of their own
+            ):
+                mallopt(parameter, value)
+    gc.collect()
+    gc.freeze()
