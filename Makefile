@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashe
 SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve sandbox test lint format lock clean bench-peers
+.PHONY: help demo serve sandbox test lint format lock clean bench bench-peers
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ format: $(VENV)/.dev ## what ruff can mend
 lock: $(VENV)/.dev ## pin all dependencies anew, with hashes, naming no index
 	$(BIN)/python tools/lock.py
 
-bench-peers: $(VENV)/.bench $(PEERS)/.done ## the proxies that bench/ compares with: CPU, memory, start
-	$(BIN)/python -m bench.contenders
+bench: $(VENV)/.bench ## measure everything, about ten minutes: bench/RESULTS.md (BENCH=--quick: three)
+	$(BIN)/python -m bench.run $(BENCH)
+
+bench-peers: $(VENV)/.bench $(PEERS)/.done ## the same, and LiteLLM's proxy beside it
+	$(BIN)/python -m bench.run --peers $(BENCH)
 
 clean: ## forget the virtual environments
 	rm -rf $(VENV) $(PEERS)
