@@ -23,18 +23,19 @@ BIG = 20_000_000  # bytes of an upload
 class Effort:
     """How much is measured."""
 
-    rounds: int = 5
-    count: int = 200  # requests a round
-    single: int = 60  # requests a round, one at a time
+    rounds: int = 4
+    count: int = 160  # requests a round
+    single: int = 40  # requests a round, one at a time
     slow: int = 5  # rounds of requests that take two seconds each
-    encodes: int = 9
+    encodes: int = 7
     starts: int = 5
     flat: int = 10_000
     growth: int = 3  # rounds
+    every: int = 1  # 2: about every second of growth's rows
 
 
 FULL = Effort()
-QUICK = Effort(rounds=3, count=80, single=25, slow=3, encodes=3, starts=3, flat=2_000, growth=1)
+QUICK = Effort(rounds=3, count=80, single=25, slow=3, encodes=3, starts=3, flat=2_000, growth=1, every=2)
 
 
 @dataclass(slots=True)

@@ -46,16 +46,18 @@ turns: A B A B …; the numbers are medians of rounds. CPU is user and system ti
 {numbers}
 """
 
-NOTES = """- *The tuned bare proxy* is `bench/bare.py`: it checks nothing, writes nothing down, calls fal's synchronous
-  endpoint once and trusts what comes. It is measured with httpx2 (`bare`, the gateway's own client) and with aiohttp
+NOTES = """\
+- *The tuned bare proxy* is `bench/bare.py`: it checks nothing, writes nothing down, calls fal's synchronous endpoint
+  once and trusts what comes. It is measured with httpx2 (`bare`, the gateway's own client) and with aiohttp
   (`bare-aiohttp`); verdicts are against the cheaper of the two.
 - **The rows with `url` are not like for like.** A loopback upstream's URL is not public https, so the gateway cannot
-  hand it on: it downloads the 1.5 MB result, looks at it, stores it and signs a link, where the bare proxy (and LiteLLM)
-  pass the URL through and never see the picture. The row with the small result shows what is left without its bytes.
-- The gateway submits to the queue, asks for the status and collects: three requests to the upstream where the bare proxy
-  and LiteLLM make one.
-- Memory over many requests: small pictures (12 KB in, {tiny} pixels square out), half `url`, half `b64_json`, eight at once,
-  one gateway; judged on RSS."""
+  hand it on: it downloads the 1.5 MB result, looks at it, stores it and signs a link, where the bare proxy (and
+  LiteLLM) pass the URL through and never see the picture. The row with the small result shows what is left without
+  its bytes.
+- The gateway submits to the queue, asks for the status and collects: three requests to the upstream (a fourth for
+  the picture) where the bare proxy and LiteLLM make one.
+- Memory over many requests: small pictures (12 KB in, {tiny} pixels square out), half `url`, half `b64_json`, eight
+  at once, one gateway; judged on RSS."""
 
 
 def measured(name: str, measure: Callable[..., T], *words: object) -> T:
@@ -109,7 +111,7 @@ def main() -> None:
         numbers += ["### Start and idle memory", report.starts_table(starts)]
     if "growth" in sections:
         heading = f"## How cost grows\n\n{growth.NOTES}"
-        numbers += [heading, measured("growth", growth.sections, effort.growth)]
+        numbers += [heading, measured("growth", growth.sections, effort.growth, effort.every)]
     page = TEMPLATE.format(
         conditions=conditions.show(),
         targets="\n".join(figure.row() for figure in targets),
