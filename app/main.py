@@ -47,6 +47,7 @@ from app.jobs import Journal
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
+from app.memory import trim
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
 from app.receipts import Receipts, write_log
@@ -331,6 +332,7 @@ async def _sweep(storage: Storage, store: JobStore) -> None:
             log.error("the journal could not be swept: %s", error)
         except Exception:
             log.exception("the journal could not be swept")
+        await asyncio.to_thread(trim)
         await asyncio.sleep(SWEEP_SECONDS)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from typing import Any
 
 _KEPT_BYTES = 48 << 20
 _FROM_HEAP_BYTES = 32 << 20  # the most that glibc allows; larger buffers go back to the kernel at once, as ever
@@ -18,14 +19,21 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
 
 def settle() -> None:
     """Keep freed memory for the next request, and the collector away from what lives for ever."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # musl has none
-            for parameter, value in (
-                (_MMAP_THRESHOLD, _FROM_HEAP_BYTES),
-                (_TRIM_THRESHOLD, _KEPT_BYTES),
-                (_ARENA_MAX, 2),  # threads that only copy and hash need no heaps of their own
-            ):
-                mallopt(parameter, value)
+    if (mallopt := _of_libc("mallopt")) is not None:
+        mallopt(_MMAP_THRESHOLD, _FROM_HEAP_BYTES)
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_ARENA_MAX, 2)  # threads that only copy and hash need no heaps of their own
     gc.collect()
     gc.freeze()
+
+
+def trim() -> None:
+    """Give back what was freed in the midst of what is kept: after a busy hour it can be a lot. Blocks for some
+    milliseconds, without the interpreter's lock."""
+    if (malloc_trim := _of_libc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> Any:
+    """A function of glibc's; None where there is none (musl, macOS)."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,9 +1,8 @@
 """What adapters share: prepared JSON bodies with pictures spliced in, uploads that happen once, capped reading of
 answers, transport errors as ProviderErrors.
 
-The engine is httpx2, the maintained continuation of httpx with the same interface: measured in November 2026, a poll
-costs 0.64 ms CPU against httpx's 1.28. HTTP/1.1 throughout: HTTP/2 costs 4-7 times as much for big
-bodies. Bodies are always prepared bytes: `json=` with a 2 MB data URI takes 11-16 ms.
+The interface is httpx2's, the maintained continuation of httpx. HTTP/1.1 throughout: HTTP/2 costs 4-7 times as much for
+big bodies (November 2026). Bodies are prepared bytes, or come in pieces: `json=` with a 2 MB data URI takes 11-16 ms.
 """
 
 from __future__ import annotations

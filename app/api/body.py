@@ -25,13 +25,13 @@ class Body:
 
     def __init__(self, receive: Any, declared: str | None, limits: Limits) -> None:
         self._receive = receive
-        self._declared = int(declared) if declared and declared.isdecimal() and len(declared) < 21 else None
+        self.declared = int(declared) if declared and declared.isdecimal() and len(declared) < 21 else None
         self._limits = limits
         self.finished = False
 
     async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:
         """Raises RequestTooLarge at once if the header says so, or as soon as it shows; RequestTimeout; ClientGone."""
-        if self._declared is not None and self._declared > max_bytes:
+        if self.declared is not None and self.declared > max_bytes:
             raise _too_large(max_bytes)
         loop = asyncio.get_running_loop()
         began, received = loop.time(), 0

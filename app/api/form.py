@@ -74,11 +74,18 @@ def boundary_of(content_type: str) -> bytes:
 
 
 async def read_parts(
-    chunks: AsyncIterator[bytes], boundary: bytes, limits: Limits, spool_dir: Path | None = None
+    chunks: AsyncIterator[bytes],
+    boundary: bytes,
+    limits: Limits,
+    spool_dir: Path | None = None,
+    *,
+    memory: int | None = None,
 ) -> list[Part]:
-    """Every part of the body. Raises InvalidBody for what is no whole multipart body, and errors that name a field for
-    one that is too large."""
-    sink = _Sink(limits, spool_dir)
+    """Every part of the body; files of more than `memory` bytes (None: as the limits say) go to disk.
+
+    Raises InvalidBody for what is no whole multipart body, and errors that name a field for one that is too large.
+    """
+    sink = _Sink(limits, spool_dir, limits.spool_bytes if memory is None else memory)
     empty = True
     try:
         parser = MultipartParser(boundary, sink.callbacks())
@@ -107,7 +114,8 @@ async def read_parts(
 class _Sink:
     """The parser's callbacks: one part at a time, text into memory, files into a spool."""
 
-    def __init__(self, limits: Limits, spool_dir: Path | None) -> None:
+    def __init__(self, limits: Limits, spool_dir: Path | None, memory: int) -> None:
+        self._memory = memory
         self.parts: list[Part] = []
         self.ended = False
         self._limits = limits
@@ -178,7 +186,7 @@ class _Sink:
             self._files += 1
             if self._files > self._limits.images * 2 + self._limits.fields:
                 raise self._too_many()
-            self._spool = Spool(self._limits.spool_bytes, self._spool_dir)
+            self._spool = Spool(self._memory, self._spool_dir)
         else:
             self._texts += 1
             if self._texts > self._limits.fields:

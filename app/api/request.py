@@ -26,6 +26,7 @@ from app.types import Caller, EditRequest, Given, ResponseFormat, Terms
 # Values take up to 25 times their JSON's bytes in memory, strings do not: pictures fit, 32 MB of `[],[],…` do not.
 # Commas and brackets are counted wherever they stand; base64 has none, and the longest prompt cannot have so many.
 MAX_VALUES = 100_000
+SMALL_SPOOL = 256 << 10
 
 
 class RequestReader:
@@ -94,7 +95,11 @@ class RequestReader:
         if kind_of_body == "multipart/form-data":
             boundary = boundary_of(content_type)
             chunks = body.chunks(self._limits.body_bytes)
-            return _from_parts(await read_parts(chunks, boundary, self._limits, self._spool_dir), self._limits)
+            # A body that is larger anyway need not fill memory before it goes to disk.
+            is_large = body.declared is None or body.declared > 2 * self._limits.spool_bytes
+            memory = min(self._limits.spool_bytes, SMALL_SPOOL) if is_large else self._limits.spool_bytes
+            parts = await read_parts(chunks, boundary, self._limits, self._spool_dir, memory=memory)
+            return _from_parts(parts, self._limits)
         if kind_of_body == "application/json":
             raw = b"".join([chunk async for chunk in body.chunks(self._limits.json_bytes)])
             # A large body takes up to 0.2 s to parse: not on the event loop.

@@ -26,7 +26,7 @@ from providers.base import Blob
 
 _PIECE = 512 * 1024  # what `chunks` hands out at a time
 _ENCODED = 384 * 1024  # what becomes base64 at a time; a multiple of three
-_DRAIN_AT = 1024 * 1024  # pending bytes before `drain` writes
+_DRAIN_AT = 512 * 1024  # pending bytes before `drain` writes
 _HEAD = 64  # bytes kept for sniffing
 
 

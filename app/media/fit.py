@@ -48,9 +48,13 @@ def composite(edit: Image.Image, original: Image.Image, mask: Image.Image) -> Im
         edit = fit_exact(edit, original.size)
     if "A" not in edit.mode and "A" not in original.mode:
         return Image.composite(edit.convert("RGB"), original.convert("RGB"), weight)
-    # In premultiplied colours a blend of something and nothing keeps the colour of the something.
+    # In premultiplied colours a blend of something and nothing keeps the colour of the something. They round, so what
+    # the mask keeps is then taken from the original itself.
     layers = [picture.convert("RGBA").convert("RGBa") for picture in (edit, original)]
-    return Image.composite(layers[0], layers[1], weight).convert("RGBA")
+    result = Image.composite(layers[0], layers[1], weight).convert("RGBA")
+    if "A" in original.mode:
+        result.paste(original.convert("RGBA"), mask=weight.point([255] + [0] * 255))
+    return result
 
 
 def edit_weight(mask: Image.Image) -> Image.Image:

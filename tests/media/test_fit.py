@@ -98,6 +98,16 @@ def test_what_is_kept_is_kept_to_the_bit() -> None:
     assert result.tobytes() == original.tobytes()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_kept_of_a_transparent_original_is_kept_to_the_bit(mode: str) -> None:
+    original = photo(mode, size=(200, 150))
+    mask = Image.new("L", original.size, 0)
+    mask.paste(255, (50, 50, 100, 100))
+    result = composite(photo(size=original.size).rotate(180), original, mask)
+    result.paste(original.convert("RGBA").crop((50, 50, 100, 100)), (50, 50))
+    assert result.tobytes() == original.convert("RGBA").tobytes()
+
+
 def test_a_slightly_other_shape_is_stretched_so_that_it_lies_in_place() -> None:
     original = photo(size=(200, 150))
     edit = original.resize((208, 160))

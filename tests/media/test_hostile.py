@@ -42,9 +42,9 @@ def tried(data: bytes) -> None:
         image = decode(data, max_pixels=LIMIT, upright=True)
         assert image.mode in ("L", "LA", "RGB", "RGBA")
     with suppress(BadPicture):
-        finish(data, Delivery(), 0, max_pixels=LIMIT)
+        finish(MemoryBlob(data), Delivery(), 0, max_pixels=LIMIT)
     with suppress(BadPicture):
-        finish(data, Delivery(exact=(9, 7)), 0, max_pixels=LIMIT)
+        finish(MemoryBlob(data), Delivery(exact=(9, 7)), 0, max_pixels=LIMIT)
 
 
 @settings(max_examples=120, deadline=3000, suppress_health_check=list(HealthCheck))

@@ -86,11 +86,11 @@ def test_results_and_errors_come_back() -> None:
         assert await pool.run(divmod, 7, 3) == (2, 1)
         with pytest.raises(ZeroDivisionError):
             await pool.run(divmod, 7, 0)
-        assert (await pool.run(finish, sample("png"), Delivery(), 0, max_pixels=10_000)).format == "png"
+        assert (await pool.run(finish, MemoryBlob(sample("png")), Delivery(), 0, max_pixels=10_000)).format == "png"
         step = InputStep(Media(MemoryBlob(sample("png")), "image/png", 64, 48, ""), to_format="jpeg")
         assert (await pool.run(prepare, step)).mime == "image/jpeg"
         assert (await pool.run(begin_preparing, step)).mime == "image/jpeg"
-        assert (await pool.run_owed(begin_finishing, sample("png"), Delivery(format="gif"))).format == "gif"
+        assert (await pool.run_owed(begin_finishing, MemoryBlob(sample("png")), Delivery(format="gif"))).format == "gif"
         pool.close()
 
     run(scene())
@@ -266,7 +266,7 @@ def test_estimates() -> None:
     assert weight(begin_preparing(InputStep(TURNED))) >= 10 * mega
     png, avif = (weight(begin_preparing(InputStep(MEDIA, to_format=format))) for format in ("png", "avif"))  # type: ignore[arg-type]
     assert avif > png >= 8 * mega
-    picture = saved(photo(size=(1000, 1000)), "jpeg")
+    picture = MemoryBlob(saved(photo(size=(1000, 1000)), "jpeg"))
     assert weight(begin_finishing(picture, Delivery())) == 0
     assert weight(begin_finishing(picture, Delivery(format="webp"))) >= 10 * mega
     assert weight(begin_finishing(picture, Delivery(mask=MaskStep(MEDIA, MEDIA)))) >= 30 * mega
