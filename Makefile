@@ -37,7 +37,7 @@ format: $(VENV)/.dev ## what ruff can mend
 lock: $(VENV)/.dev ## pin all dependencies anew, with hashes, naming no index
 	$(BIN)/python tools/lock.py
 
-bench: $(VENV)/.bench ## measure everything, about ten minutes: bench/RESULTS.md (BENCH=--quick: three)
+bench: $(VENV)/.bench ## measure everything, about ten minutes: bench/RESULTS.md (BENCH=--quick: four)
 	$(BIN)/python -m bench.run $(BENCH)
 
 bench-peers: $(VENV)/.bench $(PEERS)/.done ## the same, and LiteLLM's proxy beside it

@@ -73,7 +73,7 @@ def measured(name: str, measure: Callable[..., T], *words: object) -> T:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: about three minutes, and less sure")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about four minutes, and less sure")
     parser.add_argument("--peers", action="store_true", help="LiteLLM and a naive proxy too")
     parser.add_argument("--print", action="store_true", help="to standard output instead of bench/RESULTS.md")
     options = parser.parse_args()
