@@ -281,14 +281,14 @@ def _refuse(breaker: Breaker, seconds: float | None) -> None:
 
 def _filled(payload: Mapping[str, Any], pictures: tuple[Media, ...]) -> dict[str, Any]:
     """The payload with every slot replaced by its picture."""
+    return {name: _fill(value, pictures) for name, value in payload.items()}
 
-    def fill(value: Any) -> Any:
-        if isinstance(value, Slot):
-            return pictures[value.index]
-        if isinstance(value, Mapping):
-            return {name: fill(item) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [fill(item) for item in value]
-        return value
 
-    return {name: fill(value) for name, value in payload.items()}
+def _fill(value: Any, pictures: tuple[Media, ...]) -> Any:
+    if isinstance(value, Slot):
+        return pictures[value.index]
+    if isinstance(value, Mapping):
+        return {name: _fill(item, pictures) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fill(item, pictures) for item in value]
+    return value

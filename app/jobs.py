@@ -67,19 +67,19 @@ class Job:
 def fingerprint(request: EditRequest) -> str:
     """SHA-256, in hex, over what a request asks for: its model, parameters and the bytes of its pictures; not how it
     was spelled or sent."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Media):
-            return {"sha256": value.digest, "url": value.url}
-        if isinstance(value, Mapping):
-            return {str(name): plain(item) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return value
-
-    params = {name: plain(given.value) for name, given in request.params.items()}
+    params = {name: _plain(given.value) for name, given in request.params.items()}
     content = json.dumps([request.mode, request.model, params], sort_keys=True, default=str)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Media):
+        return {"sha256": value.digest, "url": value.url}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 class Journal:

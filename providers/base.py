@@ -141,23 +141,23 @@ def payload_mark(payload: Any) -> str:
     Media, strings that are http(s) or data addresses, and whatever else JSON has no word for count as "*": the same
     picture travels under another address each time. A whole number is the same with and without its ".0".
     """
-
-    def plain(value: Any) -> Any:
-        match value:
-            case str():
-                return "*" if value[:8].lower().startswith(("http://", "https://", "data:")) else value
-            case float():
-                return int(value) if value.is_integer() else value
-            case bool() | int() | None:
-                return value
-            case Mapping():
-                return {str(name): plain(item) for name, item in value.items()}
-            case list() | tuple():
-                return [plain(item) for item in value]
-        return "*"
-
-    canonical = json.dumps(plain(payload), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(_plain(payload), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str():
+            return "*" if value[:8].lower().startswith(("http://", "https://", "data:")) else value
+        case float():
+            return int(value) if value.is_integer() else value
+        case bool() | int() | None:
+            return value
+        case Mapping():
+            return {str(name): _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    return "*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,18 +223,10 @@ def json_body(payload: Any, urls: Mapping[Media, bytes]) -> Body:
     mark = secrets.token_hex(16)
     found: list[Media] = []
 
-    def stand_in(value: Any) -> Any:
-        if isinstance(value, Media):
-            found.append(value)
-            return mark
-        if isinstance(value, Mapping):
-            return {key: stand_in(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [stand_in(item) for item in value]
-        return value
-
     try:
-        frame = json.dumps(stand_in(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        frame = json.dumps(
+            _stood_in(payload, mark, found), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        ).encode()
     except ValueError as error:
         raise ProviderError(
             Fault.INVALID,
@@ -249,23 +241,23 @@ def json_body(payload: Any, urls: Mapping[Media, bytes]) -> Body:
     return Body(tuple(body))
 
 
+def _stood_in(value: Any, mark: str, found: list[Media]) -> Any:
+    """The value with `mark` in the place of each picture; those are added to `found`."""
+    if isinstance(value, Media):
+        found.append(value)
+        return mark
+    if isinstance(value, Mapping):
+        return {key: _stood_in(item, mark, found) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stood_in(item, mark, found) for item in value]
+    return value
+
+
 def media_in(payload: Any) -> Iterator[Media]:
     """Every picture in a payload, each once."""
-    seen: set[Media] = set()
-
-    def walk(value: Any) -> Iterator[Media]:
-        if isinstance(value, Media):
-            if value not in seen:
-                seen.add(value)
-                yield value
-        elif isinstance(value, Mapping):
-            for item in value.values():
-                yield from walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                yield from walk(item)
-
-    return walk(payload)
+    found: list[Media] = []
+    _stood_in(payload, "", found)
+    yield from dict.fromkeys(found)
 
 
 async def pieces(media: Media) -> AsyncGenerator[bytes, None]:

@@ -177,10 +177,6 @@ def work(job: Job) -> Written | Failed:
     return written or Written(b"", *pile[-1].size)
 
 
-def _decoded(one: Picture) -> Image.Image:
-    return decode(one.read(), max_pixels=one.max_pixels, upright=True, name=one.name, param=one.param)
-
-
 def _written(data: bytes, format: ImageFormat) -> Written:
     from PIL import Image
 
