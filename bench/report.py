@@ -180,8 +180,7 @@ def judge_slow(delays: Sequence[Slow]) -> list[Figure]:
         Figure(
             "Latency added when the upstream takes 2 s (queue, polling)",
             "≤ 5 %",
-            f"{100 * added:.1f} % (by delay {by_delay}; "
-            f"bare, which calls synchronously: {100 * bare:.1f} %)",
+            f"{100 * added:.1f} % (by delay {by_delay}; bare, which calls synchronously: {100 * bare:.1f} %)",
             added <= 0.05 and not failed,
             failed,
         ),
