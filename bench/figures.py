@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bench.contenders import BARE, BARE_AIOHTTP, IMAGEGATE, LITELLM, NAIVE, Contender, fire, upstream
 from bench.lanes import Lane, field_of, take_turns
-from bench.machine import ROOT, Memory, handles, memory, peak
+from bench.machine import ROOT, Memory, busy_seconds, cpu_seconds, handles, memory, peak
 from bench.pictures import noise
 
 TINY = 64  # the side of a result that weighs next to nothing
@@ -102,11 +103,13 @@ def slow(effort: Effort) -> list[Slow]:
     return found
 
 
-def encoders(effort: Effort) -> dict[str, list[dict]]:
-    """bench.encoders: size -> costs by format."""
+def encoders(effort: Effort) -> tuple[dict[str, list[dict]], float]:
+    """bench.encoders: size -> costs by format; and how many cores others used meanwhile."""
+    began, before, own = time.perf_counter(), busy_seconds(), cpu_seconds(os.getpid())
     command = [sys.executable, "-m", "bench.encoders", "--json", f"--rounds={effort.encodes}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=300)
-    return json.loads(done.stdout)
+    others = busy_seconds() - before - (cpu_seconds(os.getpid()) - own)
+    return json.loads(done.stdout), max(0.0, others / (time.perf_counter() - began))
 
 
 @dataclass(frozen=True, slots=True)

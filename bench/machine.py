@@ -47,6 +47,12 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def busy_seconds() -> float:
+    """CPU time of everybody on this machine, and what its host took away."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(int(field) for at, field in enumerate(fields) if at not in (3, 4)) / _TICK  # idle, iowait
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of the process and its descendants; pages that they share are counted once for each."""
     total = 0

@@ -194,8 +194,8 @@ def judge_slow(delays: Sequence[Slow]) -> list[Figure]:
     ]
 
 
-def judge_encoders(sizes: Mapping[str, Sequence[Mapping]], free: float, cores: int) -> list[Figure]:
-    """The pool against Pillow, the loop meanwhile, and two at once. `free` cores were ours when it began."""
+def judge_encoders(sizes: Mapping[str, Sequence[Mapping]], others: float) -> list[Figure]:
+    """The pool against Pillow, the loop meanwhile, and two at once. `others` = cores that were not ours meanwhile."""
     found = []
     for size, costs in sizes.items():
         walls = {one["format"]: one["wall"] / one["bare_wall"] for one in costs}
@@ -211,7 +211,7 @@ def judge_encoders(sizes: Mapping[str, Sequence[Mapping]], free: float, cores: i
     found.append(Figure("Event loop's lag meanwhile, p99", "< 20 ms", measured, lag < 20))
     slowest, fastest = min(one["speed_up"] for one in every), max(one["speed_up"] for one in every)
     measured = f"two at once are {slowest:.2f} to {fastest:.2f} times as fast as one after the other"
-    busy = "" if free > 0.9 * min(cores, 2) else f"only {free:.1f} of {cores} cores were free"
+    busy = "" if others < 0.1 else f"others used {others:.1f} cores meanwhile"
     found.append(Figure("Two encodes use two cores", "≥ 1.7 x", measured, None if busy else slowest >= 1.7, busy))
     return found
 

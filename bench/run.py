@@ -9,7 +9,6 @@ process trees. Sections that were not asked for are left out of the page, so a p
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -95,9 +94,8 @@ def main() -> None:
     if "slow" in sections:
         targets += report.judge_slow(measured("slow upstream", figures.slow, effort))
     if "encoders" in sections:
-        free = report.free_cores()
-        sizes = measured("encoders", figures.encoders, effort)
-        targets += report.judge_encoders(sizes, min(free, report.free_cores()), len(os.sched_getaffinity(0)))
+        sizes, others = measured("encoders", figures.encoders, effort)
+        targets += report.judge_encoders(sizes, others)
         numbers += ["### Encoding", report.encoders_table(sizes)]
     if "memory" in sections:
         big = measured("big uploads", figures.big)
