@@ -85,8 +85,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._write(head)
                 self._write(body)
             else:
-                self._write(head)
-                await self._write_all(body)
+                await self._write_all(head, body)
             self._sent = not self._head.done()
             return await self._head
         finally:
@@ -140,18 +139,30 @@ class Connection(asyncio.BufferedProtocol):
             raise Broken(_named(self._error))
         self._transport.write(data)
 
-    async def _write_all(self, body: AsyncIterable[bytes]) -> None:
-        """Piece by piece, as fast as they are taken. An answer that comes before the end ends it: the rest is not
-        wanted, and the connection is of no more use."""
+    async def _write_all(self, start: bytes, body: AsyncIterable[bytes]) -> None:
+        """The head and the body's pieces, as fast as they are taken; small ones together. An answer that comes before
+        the end ends it: the rest is not wanted, and the connection is of no more use."""
         head = self._head
         assert head is not None
+        waiting, size = [start], len(start)
         async for piece in body:
-            if not head.done():
-                self._write(piece)
-            while self._choked and not head.done():
-                await self._something()
             if head.done():
                 return
+            waiting.append(piece)
+            size += len(piece)
+            if size < _SMALL:
+                continue
+            if self._poll.poll(0):  # a server that has answered and hung up: to write on would lose its answer
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if head.done():
+                    return
+            self._write(b"".join(waiting) if len(waiting) > 1 else piece)
+            waiting, size = [], 0
+            while self._choked and not head.done():
+                await self._something()
+        if waiting and not head.done():
+            self._write(b"".join(waiting))
 
     async def _something(self) -> None:
         """Wait until something happens. Raises Broken if that is the end of the connection."""

@@ -256,6 +256,27 @@ def test_an_answer_that_comes_before_the_body_is_sent_ends_the_sending(run: Run)
     run(test())
 
 
+@pytest.mark.parametrize("size", [10, 60_000, 600_000])
+def test_an_answer_of_a_server_that_hangs_up_without_reading_is_not_lost(run: Run, size: int) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, size, 50_000):
+            yield bytes(min(50_000, size - start))
+            await asyncio.sleep(0.01)
+
+    async def test() -> None:
+        async with listening(talk) as server, Http1(TRUSTING_NOBODY) as engine:
+            headers = [(b"Host", b"here"), (b"Content-Length", b"%d" % size)]
+            for _ in range(20):
+                assert await fetched(engine, Request(b"PUT", server.origin, b"/", headers, pieces())) == (304, b"")
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     "answer",
     [

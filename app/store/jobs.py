@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
@@ -101,6 +101,11 @@ def _columns(row: type[RequestRow | JobRow]) -> str:
     return ", ".join(field.name for field in fields(row))
 
 
+def _values(row: RequestRow | JobRow) -> tuple[Any, ...]:
+    """In the order of the columns. `astuple` would copy each of them."""
+    return tuple([getattr(row, name) for name in row.__dataclass_fields__])
+
+
 def _insert(table: str, row: type[RequestRow | JobRow]) -> str:
     places = ", ".join(f"${number}" for number in range(1, len(fields(row)) + 1))
     return f"INSERT INTO {table} ({_columns(row)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
@@ -123,7 +128,7 @@ class JobStore:
 
     async def open(self, row: RequestRow) -> RequestRow | None:
         """Enter a request; None. If the caller's key still means another one: that, and nothing is entered."""
-        insert = (_INSERT_REQUEST, astuple(row))
+        insert = (_INSERT_REQUEST, _values(row))
         (entered,) = await self._db.run(insert)
         if entered or row.key is None:
             return None
@@ -284,8 +289,8 @@ class JobStore:
 
     async def intend(self, row: JobRow, request: RequestRow | None = None) -> None:
         """Enter a job that is about to be submitted; and its request before it, which has no key."""
-        first = [] if request is None else [(_INSERT_REQUEST, astuple(request))]
-        await self._db.run(*first, (_INSERT_JOB, astuple(row)))
+        first = [] if request is None else [(_INSERT_REQUEST, _values(request))]
+        await self._db.run(*first, (_INSERT_JOB, _values(row)))
 
     async def bind(self, id: str, job: str, ticket: str, now: float, *, found: bool = False) -> bool:
         """The provider took the job; False if that was known. `found`: it was looked up; False also if another row has
