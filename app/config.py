@@ -37,6 +37,9 @@ class Limits(Strict):
     fields: int = Field(200, gt=0, description="Text fields in one form.")
     field_bytes: Bytes = Field(128 << 10, description="One text field; 32,000 characters can take 128,000 bytes.")
     spool_bytes: Bytes = Field(2 << 20, description="Uploads above this go to disk while they come in.")
+    spool_memory_bytes: Bytes = Field(
+        64 << 20, description="Uploads and results in memory at once; beyond it all of them go to disk."
+    )
     head_seconds: float = Field(15, gt=0, description="Time for a request's headers to arrive.")
     body_seconds: float = Field(30, gt=0, description="Time for a body to arrive; one more second for each MiB.")
     fetch_seconds: float = Field(20, gt=0, description="Time to fetch one picture that a request names by URL.")

@@ -44,6 +44,7 @@ from app.harvest import Harvester
 from app.history import History
 from app.http1 import Http1
 from app.jobs import Journal
+from app.media.blob import Room
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
@@ -136,6 +137,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     http = httpx2.AsyncClient(transport=Transport(Http1(tls)), trust_env=False, follow_redirects=False, timeout=30)
     storage = _storage(config)
     pool, random = MediaPool(), Random()  # noqa: S311 - jitter
+    room = Room(config.limits.spool_memory_bytes)
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
     for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
@@ -143,7 +145,8 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             provider = classes[name](provider_settings[name], http, clock)
         except ValueError as error:
             raise RegistryError(f"providers.{name}: {error}") from None
-        downloader = Downloader(_guard(provider.media_origins, f"providers.{name}.media_origins"), ssl_context=tls)
+        guard = _guard(provider.media_origins, f"providers.{name}.media_origins")
+        downloader = Downloader(guard, ssl_context=tls, memory=config.limits.spool_bytes, room=room)
         downloaders.append(downloader)
         deliverer = Deliverer(downloader, pool, storage, config.limits, config.results, clock, time.time, random)
         upstreams[name] = Upstream(provider, deliverer)
@@ -189,13 +192,19 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         now=time.time,
     )
     auth = Authenticator(config.api_key.get_secret_value(), (*config.cors_origins, config.public_url.rstrip("/")))
-    for_callers = Downloader(_guard(frozenset(config.image_origins), "image_origins"), ssl_context=tls)
+    for_callers = Downloader(
+        _guard(frozenset(config.image_origins), "image_origins"),
+        ssl_context=tls,
+        memory=config.limits.spool_bytes,
+        room=room,
+    )
     reader = RequestReader(
         PictureLoader(for_callers, pool, config.limits),
         config.limits,
         response_format=config.results.response_format,
         strict=config.strict,
         public_url=config.public_url,
+        room=room,
     )
 
     @contextlib.asynccontextmanager

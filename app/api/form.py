@@ -8,8 +8,9 @@ and takes a truncated body for an empty form.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.api import names
 from app.config import Limits
 from app.errors import GatewayError, ImageTooLarge, InvalidBody, InvalidValue, RequestTooLarge
-from app.media.blob import Spool
+from app.media.blob import Room, Spool
 from providers.base import Blob
 
 if TYPE_CHECKING:
@@ -80,12 +81,15 @@ async def read_parts(
     spool_dir: Path | None = None,
     *,
     memory: int | None = None,
+    room: Room | None = None,
 ) -> list[Part]:
-    """Every part of the body; files of more than `memory` bytes (None: as the limits say) go to disk.
+    """Every part of the body; files of more than `memory` bytes (None: as the limits say) go to disk, and all of them
+    if there is no `room`.
 
     Raises InvalidBody for what is no whole multipart body, and errors that name a field for one that is too large.
     """
-    sink = _Sink(limits, spool_dir, limits.spool_bytes if memory is None else memory)
+    threshold = limits.spool_bytes if memory is None else memory
+    sink = _Sink(limits, partial(Spool, threshold, spool_dir, room=room))
     empty = True
     try:
         parser = MultipartParser(boundary, sink.callbacks())
@@ -114,12 +118,11 @@ async def read_parts(
 class _Sink:
     """The parser's callbacks: one part at a time, text into memory, files into a spool."""
 
-    def __init__(self, limits: Limits, spool_dir: Path | None, memory: int) -> None:
-        self._memory = memory
+    def __init__(self, limits: Limits, new_spool: Callable[[], Spool]) -> None:
         self.parts: list[Part] = []
         self.ended = False
         self._limits = limits
-        self._spool_dir = spool_dir
+        self._new_spool = new_spool
         self._headers: dict[bytes, bytes] = {}
         self._header_name = b""
         self._header_value = b""
@@ -186,7 +189,7 @@ class _Sink:
             self._files += 1
             if self._files > self._limits.images * 2 + self._limits.fields:
                 raise self._too_many()
-            self._spool = Spool(self._memory, self._spool_dir)
+            self._spool = self._new_spool()
         else:
             self._texts += 1
             if self._texts > self._limits.fields:

@@ -20,6 +20,7 @@ from app.api.pictures import from_json as from_json_value
 from app.catalogue.schema import Mode
 from app.config import Limits
 from app.errors import InvalidBody, InvalidType, MissingParameter, UnsupportedContentType, UnsupportedParameter
+from app.media.blob import Room
 from app.params.values import check_text, kind, shown
 from app.types import Caller, EditRequest, Given, ResponseFormat, Terms
 
@@ -41,6 +42,7 @@ class RequestReader:
         strict: bool,
         public_url: str,
         spool_dir: Path | None = None,
+        room: Room | None = None,
     ) -> None:
         self._loader = loader
         self._limits = limits
@@ -48,6 +50,7 @@ class RequestReader:
         self._strict = strict
         self._public_url = public_url.rstrip("/")
         self._spool_dir = spool_dir
+        self._room = room
 
     async def read(
         self,
@@ -98,7 +101,7 @@ class RequestReader:
             # A body that is larger anyway need not fill memory before it goes to disk.
             is_large = body.declared is None or body.declared > 2 * self._limits.spool_bytes
             memory = min(self._limits.spool_bytes, SMALL_SPOOL) if is_large else self._limits.spool_bytes
-            parts = await read_parts(chunks, boundary, self._limits, self._spool_dir, memory=memory)
+            parts = await read_parts(chunks, boundary, self._limits, self._spool_dir, memory=memory, room=self._room)
             return _from_parts(parts, self._limits)
         if kind_of_body == "application/json":
             raw = b"".join([chunk async for chunk in body.chunks(self._limits.json_bytes)])

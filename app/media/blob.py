@@ -27,6 +27,7 @@ from providers.base import Blob
 _PIECE = 512 * 1024  # what `chunks` hands out at a time
 _ENCODED = 384 * 1024  # what becomes base64 at a time; a multiple of three
 _DRAIN_AT = 512 * 1024  # pending bytes before `drain` writes
+_FREE = 64 * 1024  # bytes of any spool that stay in memory
 _HEAD = 64  # bytes kept for sniffing
 
 
@@ -65,7 +66,7 @@ class _TempFile:
 class MemoryBlob:
     """Bytes in memory."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("__weakref__", "_data")
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data if isinstance(data, bytes) else bytes(data)
@@ -235,6 +236,30 @@ class SplicedBlob:
             yield piece
 
 
+class Room:
+    """Memory that all spools of the process share. Used from one thread, but for what `give` returns."""
+
+    def __init__(self, size: int) -> None:
+        """In bytes."""
+        self._left = size
+
+    @property
+    def left(self) -> int:
+        """Bytes that can still be taken."""
+        return self._left
+
+    def take(self, size: int) -> bool:
+        """Whether there was so much."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Back."""
+        self._left += size
+
+
 class Spool:
     """Takes bytes as they come: in memory up to `threshold`, then into a file.
 
@@ -242,14 +267,19 @@ class Spool:
         blob, digest = spool.finish()
 
     `write` never blocks; `drain` writes what is pending in a thread, and only when there is enough of it.
-    A full disk is `Overloaded`.
+    A full disk is `Overloaded`. Who stops in between calls `discard`.
     """
 
-    def __init__(self, threshold: int, directory: Path | None = None, *, digest: bool = True) -> None:
+    def __init__(
+        self, threshold: int, directory: Path | None = None, *, digest: bool = True, room: Room | None = None
+    ) -> None:
         """What stays in memory at most, and where the file goes; None: where temporary files go. `digest`: whether a
-        sha-256 is wanted, which costs more than all the rest."""
+        sha-256 is wanted, which costs more than all the rest. `room`: where more than 64 KiB has to be taken from;
+        without any left the file is begun at once."""
         self._threshold = threshold
         self._directory = directory
+        self._room = room
+        self._taken = 0  # from the room
         self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
         self._file: _TempFile | None = None
@@ -279,7 +309,12 @@ class Spool:
             self._head += bytes(piece[: _HEAD - len(self._head)])
         if self._hash is not None:
             self._hash.update(piece)
-        self._size += len(piece)
+        before, self._size = self._size, self._size + len(piece)
+        if self._room is not None and before <= _FREE < self._size and self._threshold > _FREE:
+            if self._room.take(self._threshold):
+                self._taken = self._threshold
+            else:
+                self._threshold = _FREE
         self._pending.append(piece)
         self._pending_size += len(piece)
 
@@ -297,6 +332,9 @@ class Spool:
         blob: Blob
         if size <= self._threshold:
             blob = MemoryBlob(bytes(self._pending[0]) if len(self._pending) == 1 else b"".join(self._pending))
+            if self._room is not None and self._taken:
+                self._taken -= size  # what it needs stays taken for as long as it lives
+                weakref.finalize(blob, self._room.give, size).atexit = False
         else:
             self._flush(self._pending, self._filed)  # below _DRAIN_AT and one chunk: a copy into the page cache
             assert self._file is not None
@@ -306,6 +344,9 @@ class Spool:
 
     def discard(self) -> None:
         """Forget everything."""
+        if self._room is not None:
+            self._room.give(self._taken)
+        self._taken = 0
         self._pending, self._pending_size = [], 0
         self._file, self._filed, self._size = None, 0, 0
         self._head = b""

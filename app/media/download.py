@@ -28,7 +28,7 @@ import pybase64
 from app.connection import Broken, Reply
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidImageUrl
 from app.http1 import Dial, Http1, Make, Origin, Request, Unreached, UnreachedInTime, dial
-from app.media.blob import Spool
+from app.media.blob import Room, Spool
 from app.media.netguard import Guard, SafeUrl, Unresolvable
 from providers.base import Blob
 
@@ -112,10 +112,11 @@ class Downloader:
         max_connections: int = 64,
         memory: int = 2 << 20,
         spool_dir: Path | None = None,
+        room: Room | None = None,
     ) -> None:
-        """`memory`: a picture of more bytes goes into a nameless file as it comes."""
+        """`memory`: a picture of more bytes goes into a nameless file as it comes; without `room`, any does."""
         self._guard = guard
-        self._new_spool = partial(Spool, memory, spool_dir)
+        self._new_spool = partial(Spool, memory, spool_dir, room=room)
         tls = ssl_context or ssl.create_default_context()
         self._world = Http1(tls, dial=_Guarded(guard, dial), keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
         self._trusted = Http1(tls, dial=dial, keep_seconds=_KEEPALIVE_SECONDS, most=max_connections)
@@ -217,14 +218,18 @@ class Downloader:
         if portion.whole and announced.isdecimal() and int(announced) > portion.size:
             raise _too_large(portion.size)
         spool = self._new_spool(digest=portion.digest)
-        async with aclosing(response.chunks()) as chunks:
-            async for part in chunks:
-                spool.write(part)
-                if not portion.whole and spool.size >= portion.size:
-                    break
-                if spool.size > portion.size:
-                    raise _too_large(portion.size)
-                await spool.drain()
+        try:
+            async with aclosing(response.chunks()) as chunks:
+                async for part in chunks:
+                    spool.write(part)
+                    if not portion.whole and spool.size >= portion.size:
+                        break
+                    if spool.size > portion.size:
+                        raise _too_large(portion.size)
+                    await spool.drain()
+        except BaseException:
+            spool.discard()
+            raise
         blob, digest = spool.finish()
         content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         return Downloaded(blob, digest, content_type or None)

@@ -102,8 +102,7 @@ def _columns(row: type[RequestRow | JobRow]) -> str:
 
 
 def _values(row: RequestRow | JobRow) -> tuple[Any, ...]:
-    """In the order of the columns. `astuple` would copy each of them."""
-    return tuple([getattr(row, name) for name in row.__dataclass_fields__])
+    return tuple([getattr(row, name) for name in row.__dataclass_fields__])  # `astuple` would copy each of them
 
 
 def _insert(table: str, row: type[RequestRow | JobRow]) -> str:

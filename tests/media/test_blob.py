@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Overloaded
-from app.media.blob import FileBlob, MemoryBlob, SplicedBlob, Spool
+from app.media.blob import FileBlob, MemoryBlob, Room, SplicedBlob, Spool
 from app.media.buffer import view_of
 from providers.base import Blob
 
@@ -197,3 +197,40 @@ def test_any_blob_can_be_looked_at() -> None:
 
     assert view_of(Strange()) == b"abc"  # type: ignore[arg-type]
     assert isinstance(view_of(asyncio.run(spooled([b"abc"], 0))[0]), mmap.mmap)
+
+
+def filled(room: Room, size: int, directory: Path) -> Spool:
+    spool = Spool(1_000_000, directory, room=room)
+    for _ in range(0, size, 50_000):
+        spool.write(bytes(50_000))
+    return spool
+
+
+def test_what_is_in_memory_is_taken_from_the_room_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    room = Room(1_500_000)
+    spool = filled(room, 300_000, tmp_path)
+    assert room.left == 500_000
+    blob, _ = spool.finish()
+    assert blob.in_memory
+    assert room.left == 1_200_000
+    del blob
+    gc.collect()
+    assert room.left == 1_500_000
+
+
+def test_without_room_even_a_small_upload_goes_to_disk(tmp_path: Path) -> None:
+    room = Room(1_500_000)
+    first, second = filled(room, 300_000, tmp_path), filled(room, 300_000, tmp_path)
+    blob, _ = second.finish()
+    assert not blob.in_memory
+    assert len(blob.read()) == 300_000
+    first.discard()
+    assert room.left == 1_500_000
+
+
+def test_what_is_small_needs_no_room_and_what_is_large_gives_it_back(tmp_path: Path) -> None:
+    room = Room(1_500_000)
+    small, _ = filled(room, 50_000, tmp_path).finish()
+    large, _ = filled(room, 1_200_000, tmp_path).finish()
+    assert (small.in_memory, large.in_memory) == (True, False)
+    assert room.left == 1_500_000
