@@ -101,7 +101,10 @@ class Collector:
                 self.leave(self._late(order, job, ticket, rescue))
         result = rescue.result() if rescue.done() else None
         if result is None:
-            raise why
+            try:
+                raise why
+            finally:
+                del why  # this frame is in its traceback: they would keep each other
         return result
 
     async def _late(

@@ -12,6 +12,7 @@ import httptools
 
 HEAD_BYTES = 64 << 10  # of an answer; nobody has more to say of a picture
 WINDOW = 1 << 20  # bytes of a body that wait for their reader before its sender is made to wait
+_PIECE_COST = 1024  # what a piece counts beside its bytes
 _SMALL = 64 << 10  # a body up to this goes out in one piece with its head
 
 
@@ -68,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self.length: int | None = None
         self._ends_with_connection = False
         self._chunks: deque[bytes] = deque()
+        self._coming: list[bytes] = []  # of the body, in what is being received
         self._queued = 0
         self._paused = False
         self._event: asyncio.Future[None] | None = None  # what the exchange waits for: bytes, room, or the end
@@ -96,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         while True:
             while self._chunks:
                 piece = self._chunks.popleft()
-                self._queued -= len(piece)
+                self._queued -= len(piece) + _PIECE_COST
                 yield piece
             if self._paused and self._transport is not None:
                 self._paused = False
@@ -210,14 +212,19 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Received."""
         if self._head is None or self._complete:  # nobody has asked
+            gone = self._gone
             self.close()
+            if gone is not None:
+                gone()
             return
         try:
             self._parser.feed_data(self._scratch[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._gathered()
             self._failed(error)
             self.close()
             return
+        self._gathered()
         self._head_bytes += 0 if self._answered else nbytes
         if self._head_bytes > HEAD_BYTES:
             self._failed(ValueError(f"the answer's head is longer than {HEAD_BYTES} bytes"))
@@ -252,10 +259,10 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._answered = True
         found = {name.lower(): value for name, value in self._headers}
-        coding = found.get(b"transfer-encoding", b"").strip().lower()
-        if coding not in (b"", b"chunked"):
+        codings = [value.strip().lower() for name, value in self._headers if name.lower() == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
             raise ValueError("a transfer coding that nobody asked for")
-        chunked = coding == b"chunked"
+        chunked = bool(codings)
         if status in (204, 304):
             self.length = 0
         elif not chunked and b"content-length" in found:
@@ -267,9 +274,17 @@ class Connection(asyncio.BufferedProtocol):
         self._happened()
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body."""
-        self._chunks.append(body)
-        self._queued += len(body)
+        """Some of the body: all of what was received at once, or a chunk of it, which can be a single byte."""
+        self._coming.append(body)
+
+    def _gathered(self) -> None:
+        """One piece of all that has come at once: a thousand small ones would take more memory than bytes."""
+        if not self._coming:
+            return
+        piece = self._coming[0] if len(self._coming) == 1 else b"".join(self._coming)
+        self._coming.clear()
+        self._chunks.append(piece)
+        self._queued += len(piece) + _PIECE_COST
         if self._queued > WINDOW and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -280,6 +295,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._answered:
             self._headers = []
             return
+        self._gathered()
         self._complete = True
         self._happened()
 

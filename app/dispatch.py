@@ -24,6 +24,7 @@ from app.errors import (
     ProviderMisconfigured,
     ProviderOut,
     RateLimited,
+    bare,
 )
 from app.faults import FAULTS
 from app.jobs import Job, Journal
@@ -86,7 +87,7 @@ class Dispatcher:
                     order.fates.follow(job, ticket)  # it is done and paid for
                     raise
             except (ProviderError, GatewayError) as error:
-                return Done(call, error=error)
+                return Done(call, error=bare(error))
             except Exception:  # must not take the other calls, which are paid for, with it
                 log.exception("%s: a defect", order.request_id)
                 return Done(call, error=InternalError("The gateway failed.", should_retry=False))

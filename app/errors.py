@@ -35,7 +35,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+Raised = TypeVar("Raised", bound=BaseException)
+
+
+def bare(error: Raised) -> Raised:
+    """An error that is kept as a value: without the frames that it came through, which would keep all that they knew,
+    pictures too, until the collector comes."""
+    error.__context__ = error.__cause__ = error.__traceback__ = None
+    return error
 
 
 class GatewayError(Exception):

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from app import pricing
 from app.delivery import Keep, Upstream
-from app.errors import GatewayError, InternalError, ProviderBadResponse, Refused
+from app.errors import GatewayError, InternalError, ProviderBadResponse, Refused, bare
 from app.jobs import Job, Journal
 from app.records import Verdict
 from app.store.jobs import JobState, Move
@@ -86,7 +86,7 @@ class Harvester:
                 return await upstream.deliverer.deliver(result.images[offset], plan.delivery, index, deadline, keep)
             except GatewayError as error:
                 log.warning("picture %d was not delivered: %s (%s)", index, error.message, error.detail)
-                return Failure(index, error)
+                return Failure(index, bare(error))
             except Exception:  # a defect of ours must not take the other pictures, which are paid for, with it
                 log.exception("picture %d was not delivered", index)
                 return Failure(index, InternalError("The gateway could not deliver the picture.", should_retry=False))

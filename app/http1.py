@@ -117,15 +117,18 @@ class Http1:
 
     def _kept(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin, [])
-        while idle:
+        found = None
+        while idle and found is None:
             connection = idle.pop()  # the one used last, so that the others can grow old and go
             self._idle_count -= 1
+            connection.stop_waiting()
             if connection.is_quiet():
-                connection.stop_waiting()
-                return connection
-            connection.close()
-        self._idle.pop(origin, None)
-        return None
+                found = connection
+            else:
+                connection.close()
+        if not idle:
+            self._idle.pop(origin, None)
+        return found
 
     async def _connected(self, origin: Origin, seconds: float) -> Connection:
         connection = Connection(self._scratch)

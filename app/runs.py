@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.errors import GatewayError, InternalError
+from app.errors import GatewayError, InternalError, bare
 from app.types import Artefact, Caller, Failure, Outcome, Terms
 from providers.base import Clock
 
@@ -100,7 +100,7 @@ class Run:
         """What became of it as a whole."""
         async with self._news:
             self.refused = not self._begun.is_set()
-            self._end = outcome
+            self._end = bare(outcome) if isinstance(outcome, GatewayError) else outcome
             self._begun.set()
             self._news.notify_all()
 

@@ -25,7 +25,7 @@ CONTROL_LIMIT = 1 << 20  # bytes of a status or submit answer
 CONNECT_SECONDS = 5.0
 _PIECE = 192 << 10  # bytes of a picture that are encoded at a time; a multiple of three
 
-# Raised before the first byte of a request is sent (httpcore2 2.16: `connect_tcp`, `start_tls`, the proxy's CONNECT).
+# Raised before the first byte of a request is sent, by the gateway's own engine (app/http1) and by httpx2's.
 _UNREACHED = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,

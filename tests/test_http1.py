@@ -306,6 +306,7 @@ def test_interim_answers_and_chunks_are_understood(run: Run, answer: bytes) -> N
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nxxx",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * HEAD_BYTES + b"\r\n" + b"Y: " + b"b" * (1 << 20),
@@ -327,6 +328,39 @@ def test_what_is_said_unasked_ends_the_connection(run: Run) -> None:
             for _ in range(2):
                 assert await fetched(engine, get(server.origin)) == (200, b"hello")
             assert server.calls == 2
+
+    run(test())
+
+
+def test_an_idle_connection_on_which_something_is_said_is_forgotten(run: Run) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(1)
+
+    async def test() -> None:
+        async with listening(talk) as server, Http1(TRUSTING_NOBODY) as engine:
+            await fetched(engine, get(server.origin))
+            await asyncio.sleep(0.15)
+            assert not engine._idle
+            assert engine._idle_count == 0
+
+    run(test())
+
+
+def test_a_body_in_single_bytes_comes_in_few_pieces(run: Run) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
+
+    async def test() -> None:
+        async with listening(answering(answer, answer)) as server, Http1(TRUSTING_NOBODY) as engine:
+            for _ in range(2):
+                async with engine.stream(get(server.origin), connect_seconds=2) as reply:
+                    pieces = [chunk async for chunk in reply.chunks()]
+                assert b"".join(pieces) == b"x" * 100_000
+                assert len(pieces) < 200
+            assert server.calls == 1
 
     run(test())
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from app.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, bare
 
 log = logging.getLogger("imagegate.api")
 
@@ -43,7 +43,7 @@ def render(error: GatewayError, request_id: str) -> Response:
         log.error("%s: %s %s: %s (%r)", request_id, error.status, error.code, error.message, error.detail)
     elif error.detail:
         log.info("%s: %s %s: %s (%r)", request_id, error.status, error.code, error.message, error.detail)
-    return Response(envelope(error), error.status, headers, media_type="application/json")
+    return Response(envelope(bare(error)), error.status, headers, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:

@@ -33,6 +33,7 @@ from app.media.netguard import Guard, SafeUrl, Unresolvable
 from providers.base import Blob
 
 MAX_REDIRECTS = 3
+PARTS_AT_ONCE = 16
 CONNECT_SECONDS = 5.0
 _MAX_TRIED_ADDRESSES = 4
 _KEEPALIVE_SECONDS = 15.0
@@ -217,11 +218,14 @@ class Downloader:
         announced = headers.get(b"content-length", "")
         if portion.whole and announced.isdecimal() and int(announced) > portion.size:
             raise _too_large(portion.size)
-        spool = self._new_spool(digest=portion.digest)
+        spool, parts = self._new_spool(digest=portion.digest), 0
         try:
             async with aclosing(response.chunks()) as chunks:
                 async for part in chunks:
                     spool.write(part)
+                    parts += 1
+                    if not parts % PARTS_AT_ONCE:  # there can be many at hand, and nothing below may have to wait
+                        await asyncio.sleep(0)
                     if not portion.whole and spool.size >= portion.size:
                         break
                     if spool.size > portion.size:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from app.types import InputStep
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PASSES = 16
 _LIGHT_BYTES = 4 << 20
 BUDGET = 256 * 1024 * 1024  # bytes of decoded pictures at once
 
@@ -42,8 +43,9 @@ class PixelWorkers(Protocol):
 class MediaPool:
     """Threads and children for `inspect`, `begin_preparing`, `begin_finishing` and the like: `await pool.run(…)`.
 
-    Pixel work is admitted in the order it came, by the bytes that it will decode (`estimate`); what is beyond the whole
-    budget runs alone, and what is beyond a child's memory is refused. More than `queue` waiting is Overloaded.
+    Pixel work is admitted by the bytes that it will decode (`estimate`), in the order it came, but small work may pass
+    large work that waits for room; beside the largest there is room for a small one. What is beyond a child's memory
+    is refused. More than `queue` waiting is Overloaded.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class MediaPool:
         self._budget = budget
         self._inside = 0  # pieces of work that were taken and have not ended
         self._used = 0  # bytes admitted
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: list[_Waiting] = []
 
     async def run(self, function: Callable[P, T | Pixels[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """function(*args, **kwargs) in a thread, and what it left to be done to pixels in a child. Containers that are
@@ -111,6 +113,7 @@ class MediaPool:
         if weight > CHILD_BYTES and not owed:  # what is paid for may try: it is an estimate
             says, detail = "takes more memory than there is for one picture", f"{weight} bytes"
             raise pixels.blame(blamed(pixels.job, says, detail, "ImageTooLarge"))
+        weight = min(weight, self._budget * 3 // 4)  # beside the largest there is room for a small one
         await self._admit(weight)
         try:
             return await self._workers.run(pixels, owed=owed)
@@ -119,12 +122,10 @@ class MediaPool:
             self._wake()
 
     async def _admit(self, weight: int) -> None:
-        if not self._waiting and self._fits(weight):
-            self._used += weight
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (weight, turn)
+        entry = _Waiting(weight, turn)
         self._waiting.append(entry)
+        self._wake()
         try:
             await turn
         except asyncio.CancelledError:
@@ -140,11 +141,26 @@ class MediaPool:
         return self._used == 0 or self._used + weight <= self._budget
 
     def _wake(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            weight, turn = self._waiting.popleft()
-            if not turn.done():
-                self._used += weight
-                turn.set_result(None)
+        """Admit whoever fits. Small work may pass large work that waits for room, but not without end."""
+        ahead: list[_Waiting] = []  # who was passed over
+        for entry in list(self._waiting):
+            if entry.turn.done():
+                self._waiting.remove(entry)
+            elif self._fits(entry.weight) and all(one.passed < _PASSES for one in ahead):
+                self._waiting.remove(entry)
+                self._used += entry.weight
+                entry.turn.set_result(None)
+                for one in ahead:
+                    one.passed += 1
+            else:
+                ahead.append(entry)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    weight: int
+    turn: asyncio.Future[None]
+    passed: int = 0  # how many that came later went first
 
 
 def _is_light(subject: object = None, *_: object) -> bool:

@@ -84,18 +84,22 @@ def joined(data: Buffer, parts: Parts) -> bytes:
 
 def _png(data: Buffer) -> Iterator[bytes | slice]:
     yield slice(0, 8)
+    seen: set[bytes] = set()
     for kind, start, end in png_chunks(data):
-        if kind in _PNG_KEPT and (kind in _PNG_UNCHECKED or is_sound(data, start, end)):
+        if kind in _PNG_KEPT and (kind in _PNG_UNCHECKED or (kind not in seen and is_sound(data, start, end))):
+            seen.add(kind)  # of what says something of the whole picture the first counts, as libpng has it
             yield slice(start, end)
 
 
 def still_png(data: Buffer) -> Parts:
     """What a PNG's own pixels need: no animation, and no chunk that other decoders step over and Pillow stumbles on."""
     found: Parts = []
+    seen: set[bytes] = set()
     for kind, start, end in png_chunks(data):
         length = end - start - 12
-        if kind not in _PNG_STILL or (kind not in _PNG_UNCHECKED and not is_sound(data, start, end)):
+        if kind not in _PNG_STILL or (kind not in _PNG_UNCHECKED and (kind in seen or not is_sound(data, start, end))):
             continue
+        seen.add(kind)
         if length != _PNG_LENGTHS.get(kind, length) or (kind == b"iCCP" and not _is_profile(data[start + 8 : end - 4])):
             continue
         found.append(slice(start, end))

@@ -179,7 +179,10 @@ class Workers:
         Raises what the work raises; Overloaded if no child can be started, for what is `owed` only after several tries.
         """
         async with self._slots:
-            for last in (False, True):
+            tries = 2 + (len(self.bounds.pauses) if owed else 0)
+            for number in range(1, tries + 1):
+                if number > 2:
+                    await asyncio.sleep(self.bounds.pauses[number - 3])
                 child = await self._ready_child(owed)
                 child.taken()  # here, not in the thread: a cancellation can come before that has begun
                 try:
@@ -192,10 +195,14 @@ class Workers:
                 except Ended as error:
                     child.kill()
                     code = await self._blocking(child.reap)
-                    if last or code in _OWN_DOING:
+                    detail = f"its picture child ended with {code}: {error}"
+                    if code in _OWN_DOING:
                         says = _TOO_LONG if code == -signal.SIGXCPU else _BROKEN
-                        detail = f"its picture child ended with {code}: {error}"
                         raise pixels.blame(blamed(pixels.job, says, detail)) from None
+                    if number == tries:  # killed from outside, as by the kernel out of memory: no fault of the picture
+                        raise Overloaded(
+                            "Pictures cannot be worked on at the moment.", detail=detail, retry_after=5
+                        ) from None
                     log.warning("a picture child ended with %s; its work is done once more", code)
                 finally:
                     self._rest(child)

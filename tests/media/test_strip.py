@@ -303,3 +303,10 @@ def test_stripping_does_not_change_what_inspect_says() -> None:
             after.alpha,
             after.frames,
         )
+
+
+def test_of_what_a_png_may_say_once_the_first_counts() -> None:
+    plain = saved(photo(), "png")
+    first, second = png_chunk(b"gAMA", (45455).to_bytes(4)), png_chunk(b"gAMA", (100000).to_bytes(4))
+    data = plain[:33] + first + second * 5000 + plain[33:]
+    assert strip_metadata(data, "image/png") == plain[:33] + first + plain[33:]

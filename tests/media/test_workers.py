@@ -265,7 +265,7 @@ def test_a_killed_child_may_be_nobodys_fault_once(kills: int) -> None:
         if kills == 1:
             assert (await job).width == 7000
         else:
-            with pytest.raises(InvalidImage, match=r"^Image 2 cannot be read: it is broken or cut off"):
+            with pytest.raises(Overloaded):  # somebody else's doing, twice: the picture is not to blame
                 await job
         await fine(workers)
         workers.close()
