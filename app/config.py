@@ -48,7 +48,7 @@ class Limits(Strict):
     jobs: int = Field(500, ge=0, description="Jobs at once at one provider; 0: no limit.")
     jobs_per_key: int = Field(0, ge=0, description="Jobs at once of one API key at one provider; 0: no limit.")
     queue: int = Field(1000, ge=0, description="Jobs that may wait for their turn at one provider; beyond it 429.")
-    memory_bytes: Bytes = Field(512 << 20, description="Request bodies in memory at once; beyond it 503.")
+    memory_bytes: Bytes = Field(256 << 20, description="Request bodies in memory at once; beyond it 503.")
     free_bytes: Bytes = Field(
         256 << 20, description="Free disk space below which nothing is bought; on a small disk, 5 % of it."
     )

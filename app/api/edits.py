@@ -34,7 +34,7 @@ from app.types import Artefact, Outcome
 log = logging.getLogger("imagegate.api")
 
 KEEPALIVE_SECONDS = 15.0
-FORM_BYTES = 4 << 20  # of a form that are in memory at a time: what is not spooled yet, and small files
+FORM_BYTES = 768 << 10  # of a form that are in memory at a time until they are spooled; small files have their room
 
 T = TypeVar("T")
 
