@@ -107,6 +107,7 @@ class Http1:
         for connection in [*self._busy, *(one for idle in self._idle.values() for one in idle)]:
             connection.close()
         self._idle.clear()
+        self._idle_count = 0
         await asyncio.sleep(0)  # for the sockets to be closed
 
     async def __aenter__(self) -> Self:
@@ -131,21 +132,26 @@ class Http1:
         return found
 
     async def _connected(self, origin: Origin, seconds: float) -> Connection:
-        connection = Connection(self._scratch)
         tls, name = (self._tls, origin.host) if origin.scheme == "https" else (None, None)
+        made: list[Connection] = []  # one for each address that was tried; the last is the one that was reached
+
+        def make() -> Connection:
+            made.append(Connection(self._scratch))
+            return made[-1]
+
+        reached = False
         try:
             async with asyncio.timeout(seconds):
-                await self._dial(lambda: connection, origin.host, origin.port, tls, name)
+                await self._dial(make, origin.host, origin.port, tls, name)
+            reached = True
         except TimeoutError as error:  # asyncio's, or the system's
-            connection.close()
             raise UnreachedInTime("connecting took too long") from error
         except OSError as error:  # no such name, no route, refused, no TLS
-            connection.close()
             raise Unreached(f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        finally:
+            for connection in made[:-1] if reached else made:
+                connection.close()
+        return made[-1]
 
     def _keep_or_close(self, connection: Connection, origin: Origin) -> None:
         if self._closed or self._idle_count >= self._keep or not connection.is_reusable():

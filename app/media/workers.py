@@ -291,14 +291,18 @@ class Workers:
 
     def _end(self, child: _Child) -> None:
         child.kill()
-        child.socket.close()
+        with suppress(OSError):
+            child.socket.shutdown(socket.SHUT_RDWR)  # a thread may still be at it: not closed under its hands
 
         def reap() -> None:
             child.reap()
+            child.socket.close()
             self._children.discard(child)
 
-        with suppress(RuntimeError):  # closed: they are reaped there
+        try:
             self._threads.submit(reap)
+        except RuntimeError:  # closed: they are reaped there
+            child.socket.close()
 
 
 def _paths() -> list[str]:
