@@ -22,7 +22,7 @@ sandbox: $(VENV)/.demo ## a fal.ai stand-in on 127.0.0.1:8010
 	@$(BIN)/python -m app sandbox
 
 test: $(VENV)/.dev ## the whole suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -82,7 +82,7 @@ async def fine(workers: Workers) -> None:
     """The next job is done, and soon."""
     started = time.monotonic()
     assert (await workers.run(seeing(sample("png")))).width == 64
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # a tenth of it on a machine with nothing else to do
 
 
 def is_gone(pid: int) -> bool:
@@ -198,7 +198,7 @@ def test_a_picture_that_takes_too_long_is_ended_by_us() -> None:
         started = time.monotonic()
         with pytest.raises(InvalidImage, match="takes too long"):
             await workers.run(seeing(data))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # a tenth of it on a machine with nothing else to do
         with pytest.raises(BadPicture, match=r"^The provider's picture 1 cannot be read"):
             await workers.run(begun(data, exact=(10, 10)))
         await fine(workers)
@@ -323,7 +323,7 @@ def test_a_cancelled_job_takes_its_child_with_it() -> None:
         await asyncio.gather(*jobs, return_exceptions=True)
         started = time.monotonic()
         await pool.work(seeing(sample("png")))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # a tenth of it on a machine with nothing else to do
         assert (pool._used, pool._inside, len(pool._waiting)) == (0, 0, 0)
         pool.close()
 
@@ -434,7 +434,7 @@ def test_a_closed_pool_leaves_no_child() -> None:
         pids = list(workers.pids)
         started = time.monotonic()
         pool.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # a tenth of it on a machine with nothing else to do
         assert pids
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]  # not even a zombie
         with pytest.raises(Overloaded):
