@@ -32,11 +32,6 @@ class Reply:
         self.headers = headers
         self._connection = connection
 
-    @property
-    def length(self) -> int | None:
-        """Bytes of the body, if the answer says so."""
-        return self._connection.length
-
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces, as they come. Raises Broken."""
         return self._connection.chunks()
@@ -66,7 +61,6 @@ class Connection(asyncio.BufferedProtocol):
         self._complete = False  # and all of its body
         self._sent = False
         self._reusable = False
-        self.length: int | None = None
         self._ends_with_connection = False
         self._chunks: deque[bytes] = deque()
         self._coming: list[bytes] = []  # of the body, in what is being received
@@ -258,16 +252,12 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200:
             return
         self._answered = True
-        found = {name.lower(): value for name, value in self._headers}
         codings = [value.strip().lower() for name, value in self._headers if name.lower() == b"transfer-encoding"]
         if codings not in ([], [b"chunked"]):
             raise ValueError("a transfer coding that nobody asked for")
         chunked = bool(codings)
-        if status in (204, 304):
-            self.length = 0
-        elif not chunked and b"content-length" in found:
-            self.length = int(found[b"content-length"])  # llhttp has refused what is no number, and two of them
-        self._ends_with_connection = self.length is None and not chunked
+        names = {name.lower() for name, _ in self._headers}
+        self._ends_with_connection = not chunked and b"content-length" not in names and status not in (204, 304)
         self._reusable = not self._ends_with_connection and self._parser.should_keep_alive()
         if self._head is not None and not self._head.done():
             self._head.set_result(Reply(self, status, self._headers))

@@ -137,6 +137,8 @@ class Deliverer:
                 )
             except FetchFailed as error:
                 failed, tries = _fetch_error(error), 1 if error.reason in _HOPELESS else FETCH_TRIES
+            except Overloaded as error:  # no room to hold it, or no picture child
+                raise _paid("The picture was made but could not be worked on.", error.detail) from None
             except BadPicture as error:
                 failed = ProviderBadResponse("The provider's picture cannot be read.", detail=str(error))
                 tries = BROKEN_TRIES if image.data is None else 1
@@ -170,9 +172,7 @@ class Deliverer:
                 data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
             )
         except StorageError as error:
-            full = Overloaded("The picture was made but could not be stored.", detail=str(error), should_retry=False)
-            full.tells_charge = True
-            raise full from None
+            raise _paid("The picture was made but could not be stored.", str(error)) from None
 
     # ---- what is kept for later
 
@@ -237,6 +237,13 @@ class Upstream:
 
     provider: Provider
     deliverer: Deliverer
+
+
+def _paid(message: str, detail: str) -> Overloaded:
+    """Our own trouble with what is paid for: a repeat of the request would buy it again."""
+    error = Overloaded(message, detail=detail, should_retry=False)
+    error.tells_charge = True
+    return error
 
 
 def _fetch_error(error: FetchFailed) -> GatewayError:

@@ -6,7 +6,7 @@ import asyncio
 import io
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
@@ -16,14 +16,19 @@ from app.delivery import Deliverer
 from app.errors import GatewayError, Overloaded, ProviderBadResponse
 from app.media.blob import MemoryBlob
 from app.media.download import Downloaded, FetchFailed, Reason
+from app.media.pixels import Pixels
 from app.media.pool import MediaPool
 from app.storage.local import LocalStorage
 from app.types import Artefact, Delivery
 from providers.base import ResultImage
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import png
+from tests.media.pictures import sample
 
 URL = "https://v3.fal.media/files/a/b.png"
+
+
+T = TypeVar("T")
 
 
 class FakeDownloader:
@@ -51,6 +56,23 @@ class FakeDownloader:
             raise FetchFailed(Reason.UNREACHABLE, "broke off", transient=self.transient)
 
 
+class NoRoom(FakeDownloader):
+    """There is no room for what it fetches."""
+
+    async def fetch(self, url: str, *, max_bytes: int, timeout: float) -> Downloaded:
+        raise Overloaded("There is no room to hold this upload at the moment.", retry_after=1)
+
+
+class NoChild:
+    """No picture child can be started."""
+
+    async def run(self, pixels: Pixels[T], *, owed: bool = False) -> T:
+        raise Overloaded("Pictures cannot be worked on at the moment.", retry_after=5)
+
+    def close(self) -> None:
+        pass
+
+
 class Full(LocalStorage):
     """A disk without room."""
 
@@ -64,8 +86,9 @@ def delivered(
     delivery: Delivery,
     image: ResultImage | None = None,
     results: Results | None = None,
+    pool: MediaPool | None = None,
 ) -> Artefact:
-    pool, clock = MediaPool(), FakeClock()
+    pool, clock = pool or MediaPool(), FakeClock()
     storage = LocalStorage(tmp_path, [b"s" * 32], lambda: 1000.0)
     deliverer = Deliverer(
         downloader,  # type: ignore[arg-type]
@@ -157,3 +180,11 @@ def test_without_room_nothing_is_bought_that_would_have_to_be_kept(tmp_path: Pat
         deliverer.check_room(Delivery(response_format="url"))
     assert caught.value.retry_after == 60
     deliverer.check_room(Delivery(response_format="b64_json"))
+
+
+@pytest.mark.parametrize("trouble", ["no room", "no child"])
+def test_trouble_of_our_own_with_what_is_paid_for_does_not_invite_to_buy_it_again(tmp_path: Path, trouble: str) -> None:
+    downloader = NoRoom(sample("png")) if trouble == "no room" else FakeDownloader(sample("png"))
+    with pytest.raises(Overloaded) as caught:
+        delivered(tmp_path, downloader, Delivery(format="webp"), pool=MediaPool(workers=NoChild()))
+    assert (caught.value.should_retry, caught.value.tells_charge) == (False, True)
