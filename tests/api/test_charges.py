@@ -94,7 +94,7 @@ def test_a_request_that_outlasts_the_drain_is_answered_in_the_envelope(
         answers = []
 
         def ask() -> None:
-            with httpx2.Client(base_url=gateway.said["url"], trust_env=False, timeout=20) as http:
+            with httpx2.Client(base_url=gateway.said["url"], trust_env=False, timeout=60) as http:
                 answers.append(http.post("/openai/v1/images/edits", data=ASK, files={"image": photo}))
 
         asking = threading.Thread(target=ask)
@@ -103,7 +103,7 @@ def test_a_request_that_outlasts_the_drain_is_answered_in_the_envelope(
         while len(sandbox.jobs()) == before:
             time.sleep(0.05)
         gateway.signal(signal.SIGTERM)
-        asking.join(timeout=20)
+        asking.join(timeout=60)
     [answer] = answers
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "overloaded"
