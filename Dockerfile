@@ -16,7 +16,7 @@ RUN useradd --system --uid 10001 --home-dir /data imagegate && install -d -o ima
 COPY --from=build /app /app
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 \
     IMAGEGATE_HOST=0.0.0.0 IMAGEGATE_PORT=8000 IMAGEGATE_DATA_DIR=/data
-USER imagegate
+USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

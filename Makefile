@@ -24,11 +24,12 @@ sandbox: $(VENV)/.demo ## a fal.ai stand-in on 127.0.0.1:8010
 test: $(VENV)/.dev ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
+lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/.dev ## what ruff can mend
 	$(BIN)/ruff check --fix .

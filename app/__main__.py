@@ -1,4 +1,4 @@
-"""The command line: serve · demo · sandbox · models · plan."""
+"""The command line: serve · demo · sandbox · models · storage · plan."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models.add_argument("action", choices=["list", "check", "table"], nargs="?", default="list")
     models.add_argument("name", nargs="*", help="for check: model files; for table: models")
     models.set_defaults(run=_models)
+
+    storage = commands.add_parser("storage", help="try the store that is configured, or make its S3 bucket")
+    storage.add_argument("action", choices=["check", "make-bucket"])
+    storage.set_defaults(run=_storage)
 
     plan = commands.add_parser("plan", help="print what a request compiles to; nothing is sent")
     plan.add_argument("model")
@@ -230,6 +234,27 @@ def _models(chosen: argparse.Namespace) -> int:
         return 0
     for model in catalogue:
         print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
+    return 0
+
+
+def _storage(chosen: argparse.Namespace) -> int:
+    import asyncio
+
+    from app.config import ConfigError, load_config
+    from app.main import try_storage
+    from app.storage.base import StorageError
+    from app.storage.bucket import make_bucket
+
+    config = load_config()
+    where = config.storage.url or config.data_dir
+    try:
+        if chosen.action == "make-bucket":
+            made = asyncio.run(make_bucket(config.storage))
+            print(f"{where}: {'made' if made else 'was there already'}")
+        try_storage(config)
+    except StorageError as error:
+        raise ConfigError(f"storage.url: {where}: {error}") from None
+    print(f"{where}: writes, lists and deletes")
     return 0
 
 

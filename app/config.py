@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from app.fields import Bytes, BytesOrNone, Strict
 
@@ -115,6 +115,11 @@ class Config(Strict):
     )
     data_dir: Path = Field(Path("data"), description="Folder for stored pictures, the journal and the signing secret.")
     api_key: SecretStr = Field(SecretStr(""), description="One static API key, for the simplest deployment.")
+    signing_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="What signs URLs of stored pictures, 32 characters or more each: the first signs, all are taken. "
+        "Gateways that share a store share them. Empty: one of its own in data_dir.",
+    )
     image_origins: tuple[str, ...] = Field(
         (),
         description="Origins besides public https from which callers' pictures may be fetched, such as http://minio:9000.",
@@ -149,6 +154,13 @@ class Config(Strict):
     providers: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="Settings of the adapters, by provider and name."
     )
+
+    @field_validator("signing_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value().encode()) < 32 for key in keys):
+            raise ValueError("each needs 32 characters or more, such as `openssl rand -hex 32` makes")
+        return keys
 
     @property
     def is_loopback(self) -> bool:

@@ -286,23 +286,27 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
 def check_storage(config: Config) -> None:
     """Do once what will be done with the bucket, if there is one. One that cannot work is said before anything listens;
     one that is merely down is no reason to wait: pictures are kept here until it is there. Raises ConfigError."""
-    if not config.storage.url:
-        return
-    storage = _storage(config)
-    assert isinstance(storage, ObjectStorage)
     try:
-        asyncio.run(storage.check())
+        try_storage(config)
     except BucketUnusable as error:
         raise ConfigError(f"storage.url: {config.storage.url}: {error}") from None
     except StorageError as error:
         log.warning("starting without the bucket: %s", error)
 
 
+def try_storage(config: Config) -> None:
+    """Do once what will be done with the store. Raises ConfigError, StorageError."""
+    storage = _storage(config)
+    if isinstance(storage, ObjectStorage):
+        asyncio.run(storage.check())
+
+
 def _storage(config: Config) -> LocalStorage | ObjectStorage:
     root: Path = config.data_dir
     try:
         root.mkdir(parents=True, exist_ok=True)
-        secret = load_or_create_secret(root / "signing.key")
+        given = tuple(key.get_secret_value().encode() for key in config.signing_keys)
+        keys = given or (load_or_create_secret(root / "signing.key"),)
     except (OSError, ValueError) as error:
         raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
     settings = config.storage
@@ -313,14 +317,14 @@ def _storage(config: Config) -> LocalStorage | ObjectStorage:
                 raise ConfigError(f"storage.{name}: means nothing without storage.url")
     local = LocalStorage(
         root / ("files" if bucket is None else "spool"),
-        [secret],
+        keys,
         time.time,
         reserve_bytes=config.limits.free_bytes,
         budget_bytes=settings.budget_bytes,
     )
     if bucket is None:
         return local
-    return ObjectStorage(bucket, local, [secret], time.time, presigned=settings.links == "presigned")
+    return ObjectStorage(bucket, local, keys, time.time, presigned=settings.links == "presigned")
 
 
 async def _sweep(storage: Storage, store: JobStore) -> None:

@@ -195,6 +195,29 @@ def open_bucket(settings: StorageSettings, patience: Patience = Patience()) -> B
     return Bucket(store, f"{parts.scheme}://{parts.netloc}{'/' if prefix else ''}{prefix}", patience.call)
 
 
+async def make_bucket(settings: StorageSettings, patience: Patience = Patience()) -> bool:
+    """Make the configured S3 bucket; whether it was not there before. For stores of one's own: at a cloud a bucket is
+    made with the cloud's tools. Raises ConfigError, StorageError."""
+    import httpx2
+    import obstore
+
+    parts = urlsplit(settings.url)
+    if parts.scheme != "s3":
+        raise ConfigError("storage.url: only a bucket of S3, s3://bucket, can be made from here")
+    root = open_bucket(settings.model_copy(update={"url": f"s3://{parts.netloc}"}), patience)
+    try:
+        # Signed in the URL: the client needs to know nothing of S3. https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
+        url = await obstore.sign_async(root._store, "PUT", "", timedelta(seconds=60))
+        async with httpx2.AsyncClient(trust_env=False, timeout=patience.stall) as client:
+            answer = await client.put(url)
+    except (httpx2.HTTPError, OSError, ValueError) as error:
+        raise StorageError(f"the bucket cannot be made: {type(error).__name__}") from None
+    if answer.is_success or answer.status_code == 409:
+        return answer.is_success
+    code = _CODE.search(answer.text)
+    raise BucketUnusable(f"the bucket cannot be made: {answer.status_code} {code[1] if code else ''}".strip())
+
+
 def _kind(error: Exception) -> type[StorageError]:
     text = str(error)
     if (

@@ -95,6 +95,7 @@ def test_models_lists_and_checks(tmp_path: Path) -> None:
         ({"IMAGEGATE_IMAGE_ORIGINS": "nonsense"}, "image_origins"),
         ({"IMAGEGATE_DATA_DIR": "/proc/nothing"}, "data_dir"),
         ({"IMAGEGATE_PROVIDERS": "{fall: {key: x}}"}, "providers.fall"),
+        ({"IMAGEGATE_SIGNING_KEYS": "short"}, "signing_keys"),
         ({"IMAGEGATE_STORAGE_URL": "ftp://pictures"}, "storage.url"),
         ({"IMAGEGATE_STORAGE_LINKS": "public"}, "storage.links"),
         ({"IMAGEGATE_STORAGE_BUDGET_BYTES": "-1"}, "storage.budget_bytes"),

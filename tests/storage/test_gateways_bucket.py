@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -151,3 +155,35 @@ def test_a_gateway_starts_without_its_bucket_and_finds_it_later(
     assert "starting without the bucket" in said
     assert "Traceback" not in said
     assert "s3cret" not in said
+
+
+def test_a_bucket_can_be_made_by_command(s3: S3Server, tmp_path: Path) -> None:
+    environ = {**os.environ, **bucket(s3.url, "inside"), "IMAGEGATE_DATA_DIR": str(tmp_path)}
+    environ["IMAGEGATE_STORAGE_URL"] = f"s3://made-{secrets.token_hex(4)}/inside"
+
+    def command(action: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "app", "storage", action]
+        return subprocess.run(line, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    missing = command("check")
+    assert missing.returncode == 2
+    assert "NoSuchBucket" in missing.stderr
+    made, again = command("make-bucket"), command("make-bucket")
+    assert (made.returncode, made.stdout.splitlines()[0].rpartition(": ")[2]) == (0, "made")
+    assert again.returncode == 0, again.stderr
+    assert command("check").returncode == 0
+
+
+def test_gateways_that_share_a_bucket_and_signing_keys_serve_each_others_pictures(
+    start_gateway: StartGateway, s3: S3Server, photo_path: Path
+) -> None:
+    old, new = "an old key of thirty-two characters", "a new key of thirty-two characters"
+    first = start_gateway(**bucket(s3.url, "shared", IMAGEGATE_SIGNING_KEYS=old))
+    second = start_gateway(**bucket(s3.url, "shared", IMAGEGATE_SIGNING_KEYS=f"{new},{old}"))
+    stranger = start_gateway(**bucket(s3.url, "shared"))
+    signed_before = edited(first, photo_path).removeprefix(first.url)
+    assert second.get(signed_before).status_code == 200
+    assert stranger.get(signed_before).status_code == 403
+    signed_after = edited(second, photo_path).removeprefix(second.url)
+    assert second.get(signed_after).status_code == 200
+    assert first.get(signed_after).status_code == 403

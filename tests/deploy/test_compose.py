@@ -1,0 +1,66 @@
+"""What stands in the deployment's files is what the gateway reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.config import Config, load_config, unread_variables
+
+ROOT = Path(__file__).parents[2]
+NOT_OURS = {"FAL_KEY", "FORWARDED_ALLOW_IPS"}  # the adapter's, uvicorn's
+_REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)(?::-([^}]*))?\}")
+
+
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
+    return found
+
+
+def filled(environment: dict[str, str]) -> dict[str, str]:
+    """As docker compose fills it without any .env."""
+    return {name: _REFERENCE.sub(lambda match: match[2] or "", value) for name, value in environment.items()}
+
+
+@pytest.mark.parametrize("service", ["gateway", "gateways", "bucket"])
+def test_the_gateway_reads_every_variable_that_compose_sets(service: str, tmp_path: Path) -> None:
+    environ = {**filled(services()[service]["environment"]), "IMAGEGATE_CONFIG": str(tmp_path / "config.yaml")}
+    (tmp_path / "config.yaml").write_text("{}\n")
+    assert unread_variables(environ) == []
+    assert {name for name in environ if not name.startswith("IMAGEGATE_")} <= NOT_OURS
+    assert isinstance(load_config(environ), Config)
+
+
+def test_every_variable_that_compose_asks_for_is_explained_in_the_example_and_none_else() -> None:
+    asked = {name for name, _ in _REFERENCE.findall((ROOT / "compose.yaml").read_text("utf-8"))}
+    explained = set(re.findall(r"^# ([A-Z0-9_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE))
+    assert asked == explained
+
+
+def test_no_port_is_published_beyond_this_machine() -> None:
+    ports = [port for service in services().values() for port in service.get("ports", [])]
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_proxy_is_more_patient_than_the_gateway_and_never_asks_twice() -> None:
+    conf = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
+    config = Config()
+    seconds = re.search(r"proxy_read_timeout (\d+)s;", conf)
+    megabytes = re.search(r"client_max_body_size (\d+)m;", conf)
+    assert seconds is not None
+    assert float(seconds[1]) > config.max_request_seconds
+    assert megabytes is not None
+    assert int(megabytes[1]) << 20 > config.limits.body_bytes
+    assert "non_idempotent" not in conf
+    assert "proxy_buffering off;" in conf
+    assert "proxy_request_buffering off;" in conf
+
+
+def test_a_stop_waits_for_running_requests() -> None:
+    assert services()["gateway"]["stop_grace_period"] == "4m"
+    assert Config().drain_seconds < 4 * 60
