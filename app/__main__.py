@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     models = commands.add_parser("models", help="list the models, check a model file, print a model's parameters")
     models.add_argument("action", choices=["list", "check", "table"], nargs="?", default="list")
-    models.add_argument("name", nargs="*", help="for check: model files; for table: models")
+    models.add_argument("name", nargs="*", help="for check: model files and folders of them; for table: models")
     models.set_defaults(run=_models)
 
     storage = commands.add_parser("storage", help="try the store that is configured, or make its S3 bucket")
@@ -90,19 +91,21 @@ def _reporting(chosen: argparse.Namespace) -> int:
 def _serve(chosen: argparse.Namespace) -> int:
     from app.config import load_config, unread_variables
 
-    config = load_config(overrides={"host": chosen.host, "port": chosen.port})
+    load = partial(load_config, overrides={"host": chosen.host, "port": chosen.port})
+    config = load()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could reload
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     for variable in unread_variables():
         print(f"imagegate: {variable} is set, but there is no such setting", file=sys.stderr)
     with ExitStack() as stack:
-        settings = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
+        settings, stand_ins = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
         from app.main import build, check_database, check_storage
         from app.memory import settle
 
         check_database(config)
         check_storage(config)
-        application = build(config, settings)
+        application = build(config, settings, load=load, stand_ins=stand_ins)
         settle()
         listener = _listening(config.host, config.port)
         stack.callback(listener.close)
@@ -118,6 +121,7 @@ def _serve(chosen: argparse.Namespace) -> int:
             head=config.limits.head_seconds,
             drain=config.drain_seconds,
             stopping=application.stopping,
+            reload=application.reload,
         )
 
 
@@ -131,9 +135,12 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool) -> dict[str, dict[str, str]]:
+def _provider_settings(
+    config: Config, stack: ExitStack, *, force_sandbox: bool
+) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
     """Each needed provider's settings. One that was given nothing at all is replaced by its sandbox, if one is
-    installed, and that is said aloud. Raises RegistryError if required settings are missing."""
+    installed, and that is said aloud; the second value names those. Raises RegistryError if required settings are
+    missing."""
     from app.children import Child
     from app.main import load_models
     from app.registry import RegistryError, provider_classes, sandboxes, settings_for
@@ -143,12 +150,14 @@ def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool)
     if unknown := set(config.providers) - set(classes):
         raise RegistryError(f"providers.{min(unknown)}: no such provider (installed: {', '.join(sorted(classes))})")
     found: dict[str, dict[str, str]] = {}
-    for name in sorted({offer.provider for model in load_models(config, classes) for offer in model.offers}):
+    replaced: set[str] = set()
+    for name in load_models(config, classes).providers():
         values, missing = settings_for(classes[name], config.providers.get(name, {}))
         untouched = all(values[setting.name] == setting.default for setting in classes[name].settings)
         if name in stand_ins and (force_sandbox or (missing and untouched)):
             child = stack.enter_context(Child(["sandbox", name, "--port", "0"]))
             values |= child.said["settings"]
+            replaced.add(name)
             if not force_sandbox:
                 wanted = " or ".join(setting.env for setting in missing)
                 print(
@@ -160,7 +169,7 @@ def _provider_settings(config: Config, stack: ExitStack, *, force_sandbox: bool)
             needed = ", ".join(f"{setting.env} ({setting.doc.rstrip('.')})" for setting in missing)
             raise RegistryError(f"provider {name} lacks {needed}")
         found[name] = values
-    return found
+    return found, frozenset(replaced)
 
 
 def _sandbox(chosen: argparse.Namespace) -> int:
@@ -187,12 +196,15 @@ def _run(
     head: float,
     drain: float,
     stopping: Callable[[], None] | None = None,
+    reload: Callable[[], None] | None = None,
 ) -> int:
     """Serve until a signal, or, for a child that announces itself, until its parent ends."""
     from app.children import announce, stop_with_parent
     from app.server import make_server
 
     server = make_server(app, head_seconds=head, drain_seconds=drain, stopping=stopping)
+    if reload is not None:
+        signal.signal(signal.SIGHUP, lambda number, frame: reload())
     if said is not None:
         announce(said)
 
@@ -216,25 +228,14 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    from app.catalogue.describe import markdown
-    from app.config import load_config
-    from app.main import check_model_file, load_models
-    from app.registry import provider_classes
+    from app.cli import models
 
-    classes = provider_classes()
-    if chosen.action == "check":
-        for path in map(Path, chosen.name):
-            model = check_model_file(path, classes)
-            print(f"{path}: {model.id}: {len(model.offers)} offer(s), {len(model.offers[0].params)} rows: fine")
-        return 0
-    catalogue = load_models(load_config(), classes)
-    if chosen.action == "table":
-        for name in chosen.name:
-            print(markdown(catalogue.require(name).model.offers[0]))
-        return 0
-    for model in catalogue:
-        print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
-    return 0
+    match chosen.action:
+        case "check":
+            return models.check(chosen.name)
+        case "table":
+            return models.table(chosen.name)
+    return models.show()
 
 
 def _storage(chosen: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ All reads and changes are O(1) or a sum over 30 numbers, without I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +78,16 @@ class Breakers:
         if offer not in self._offers:
             self._offers[offer] = _Offer(offer, self._clock, self._on_change, *self._pauses)
         return Breaker(self._offers[offer])
+
+    def unlock(self, provider: str) -> None:
+        """The provider's key has changed: what was out because of the old one is in again, until the new one fails."""
+        for name, offer in self._offers.items():
+            if offer.locked and name.startswith(f"{provider}/"):
+                offer.come_back()
+
+    def keep(self, offers: Collection[str]) -> None:
+        """Forget the offers that are none any more; those that remain stay as they are."""
+        self._offers = {name: offer for name, offer in self._offers.items() if name in offers}
 
     def states(self) -> Mapping[str, BreakerView]:
         """Every offer that was ever asked for."""

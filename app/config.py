@@ -2,7 +2,8 @@
 
 The file is the one named by IMAGEGATE_CONFIG, else ./config.yaml, else the defaults hold. A top-level field `x` is
 overridden by IMAGEGATE_X, a grouped one `limits.image_bytes` by IMAGEGATE_LIMITS_IMAGE_BYTES. `${NAME}` and
-`${NAME:-default}` in the file's strings are filled from the environment.
+`${NAME:-default}` in the file's strings are filled from the environment. A secret can lie in a file of its own, which
+IMAGEGATE_X_FILE names.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from app.fields import Bytes, BytesOrNone, Strict
+from app.secretfile import SUFFIX, SecretFileError, given_secret
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -187,39 +189,62 @@ def load_config(environ: Mapping[str, str] | None = None, overrides: Mapping[str
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ConfigError("\n".join(lines)) from None
+    check_open(config)
+    return config
+
+
+def check_open(config: Config) -> None:
+    """Raises ConfigError if other machines could spend money here without a key."""
     if not config.is_loopback and not config.api_key.get_secret_value().strip() and not config.allow_open:
         raise ConfigError(
             f"host: {config.host} can be reached from other machines, but there is no API key. Set IMAGEGATE_API_KEY, "
             "or IMAGEGATE_ALLOW_OPEN=true if everybody who can connect may spend your money."
         )
-    return config
 
 
 def unread_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """IMAGEGATE_ variables that are set and that nothing reads: typos, most likely."""
     environ = os.environ if environ is None else environ
-    known = {"IMAGEGATE_CONFIG", *_variables(Config, "IMAGEGATE")}
+    known = {"IMAGEGATE_CONFIG", *_variables(Config, "IMAGEGATE"), *(name + SUFFIX for name in secret_variables())}
     return sorted(name for name in environ if name.startswith("IMAGEGATE_") and environ[name] and name not in known)
 
 
-def _variables(model: type[Strict], prefix: str) -> Iterator[str]:
+def secret_variables() -> list[str]:
+    """The variables whose value can lie in a file."""
+    return list(_variables(Config, "IMAGEGATE", secret=True))
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Where the settings are, if they are in a file."""
+    return Path((os.environ if environ is None else environ).get("IMAGEGATE_CONFIG") or "config.yaml")
+
+
+def _variables(model: type[Strict], prefix: str, *, secret: bool = False) -> Iterator[str]:
     for name, field in model.model_fields.items():
         variable = f"{prefix}_{name.upper()}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
-            yield from _variables(field.annotation, variable)
-        else:
+            yield from _variables(field.annotation, variable, secret=secret)
+        elif not secret or _is_secret(field.annotation):
             yield variable
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or SecretStr in get_args(annotation)
 
 
 def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
     named = environ.get("IMAGEGATE_CONFIG")
-    path = Path(named or "config.yaml")
+    path = config_path(environ)
     if not named and not path.exists():
         return {}
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:  # without the line that PyYAML would show: there may be a secret in it
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise ConfigError(f"{where}: is not YAML: {getattr(error, 'problem', None) or 'odd characters'}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of settings")
     filled = _fill(raw, environ)
@@ -245,8 +270,17 @@ def _overlay(raw: dict[str, Any], model: type[Strict], prefix: str, environ: Map
             group = raw.setdefault(name, {})
             if isinstance(group, dict):
                 _overlay(group, field.annotation, variable, environ)
-        elif environ.get(variable):
-            raw[name] = _from_text(variable, environ[variable], get_origin(field.annotation))
+        elif text := _given(variable, field.annotation, environ):
+            raw[name] = _from_text(variable, text, get_origin(field.annotation))
+
+
+def _given(variable: str, annotation: object, environ: Mapping[str, str]) -> str:
+    if not _is_secret(annotation):
+        return environ.get(variable, "")
+    try:
+        return given_secret(variable, environ)
+    except SecretFileError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _from_text(variable: str, text: str, kind: object) -> Any:

@@ -33,8 +33,8 @@ from app.api.requests import requests_router
 from app.breaker import Breakers, BreakerView
 from app.budgets import Memory
 from app.caretaker import Caretaker
-from app.catalogue.load import HERE, Catalogue, check_model, load_catalogue, load_common, load_model
-from app.catalogue.schema import Model
+from app.catalogue.files import ModelFiles, Names
+from app.catalogue.load import Catalogue, read_catalogue
 from app.conclusion import Concluder
 from app.config import Config, ConfigError
 from app.delivery import Deliverer, Upstream
@@ -44,6 +44,7 @@ from app.harvest import Harvester
 from app.history import History
 from app.http1 import Http1
 from app.jobs import Journal
+from app.live import Live, Running, model_folders
 from app.media.blob import Room
 from app.media.download import Downloader
 from app.media.netguard import Guard
@@ -63,6 +64,7 @@ from app.storage.secret import load_or_create_secret
 from app.store.db import StoreError, StoreUnusable, database_for
 from app.store.jobs import JobStore
 from app.transport import Transport
+from providers.base import Provider
 
 log = logging.getLogger("imagegate")
 
@@ -100,38 +102,34 @@ class Application:
     asgi: FastAPI
     gateway: Gateway
     stopping: Callable[[], None]  # to be called as soon as the end is known
+    reload: Callable[[], None]  # look for changed files now
 
 
-def load_models(config: Config, classes: Mapping[str, ProviderClass]) -> Catalogue:
+def load_models(config: Config, classes: Mapping[str, ProviderClass], files: ModelFiles | None = None) -> Catalogue:
     """Our model files, then the operator's over them. Raises CatalogueError."""
-    folders = [HERE / "models", *([config.models_dir] if config.models_dir else [])]
-    return load_catalogue(
-        folders,
-        providers=frozenset(classes),
-        converters=frozenset(CONVERTERS),
-        emulators=frozenset(EMULATORS),
-        aliases=config.aliases,
-    )
+    return read_catalogue(files or model_files(classes), model_folders(config), config.aliases)
 
 
-def check_model_file(path: Path, classes: Mapping[str, ProviderClass]) -> Model:
-    """One model file by itself, as the start would judge it. Raises CatalogueError."""
-    return check_model(
-        load_model(path, load_common()),
-        path.name,
-        providers=frozenset(classes),
-        converters=frozenset(CONVERTERS),
-        emulators=frozenset(EMULATORS),
-    )
+def model_files(classes: Mapping[str, ProviderClass]) -> ModelFiles:
+    """A reader of model files that knows all names which one may use."""
+    return ModelFiles(Names(frozenset(classes), frozenset(CONVERTERS), frozenset(EMULATORS)))
 
 
-def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) -> Application:
-    """The whole gateway; `provider_settings` are complete, by provider.
+def build(
+    config: Config,
+    provider_settings: Mapping[str, Mapping[str, str]],
+    *,
+    load: Callable[[], Config] | None = None,
+    stand_ins: frozenset[str] = frozenset(),
+) -> Application:
+    """The whole gateway; `provider_settings` are complete, by provider. `load` reads the settings anew while it runs;
+    None: they stay. `stand_ins`: providers whose sandbox has taken their place.
 
     Raises ConfigError, CatalogueError, RegistryError.
     """
     classes = provider_classes()
-    catalogue = load_models(config, classes)
+    files = model_files(classes)
+    catalogue = load_models(config, classes, files)
     clock = SystemClock()
     tls = ssl.create_default_context()  # 30 ms: made once, shared by all that connect
     http = httpx2.AsyncClient(transport=Transport(Http1(tls)), trust_env=False, follow_redirects=False, timeout=30)
@@ -140,16 +138,22 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     room = Room(config.limits.spool_memory_bytes)
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
-    for name in sorted({offer.provider for model in catalogue for offer in model.offers}):
+
+    def adapter(name: str, settings: Mapping[str, str]) -> Provider:
         try:
-            provider = classes[name](provider_settings[name], http, clock)
+            return classes[name](settings, http, clock)
         except ValueError as error:
             raise RegistryError(f"providers.{name}: {error}") from None
-        guard = _guard(provider.media_origins, f"providers.{name}.media_origins")
+
+    def attach(provider: Provider) -> Upstream:
+        guard = _guard(provider.media_origins, f"providers.{provider.name}.media_origins")
         downloader = Downloader(guard, ssl_context=tls, memory=config.limits.spool_bytes, room=room)
         downloaders.append(downloader)
         deliverer = Deliverer(downloader, pool, storage, config.limits, config.results, clock, time.time, random)
-        upstreams[name] = Upstream(provider, deliverer)
+        return Upstream(provider, deliverer)
+
+    for name in catalogue.providers():
+        upstreams[name] = attach(adapter(name, provider_settings[name]))
     labels = {name: upstream.provider.label for name, upstream in upstreams.items()}
     database = database_for(config.database_url.get_secret_value(), config.data_dir)
     store = JobStore(database)
@@ -192,6 +196,15 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         now=time.time,
     )
     auth = Authenticator(config.api_key.get_secret_value(), (*config.cors_origins, config.public_url.rstrip("/")))
+    live = Live(
+        config,
+        provider_settings,
+        Running(catalogue, upstreams, labels, breakers, auth, adapter, attach),
+        load=load or (lambda: config),
+        files=files,
+        classes=classes,
+        stand_ins=stand_ins,
+    )
     for_callers = Downloader(
         _guard(frozenset(config.image_origins), "image_origins"),
         ssl_context=tls,
@@ -212,12 +225,13 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
         await database.open()
         await storage.start()
         gateway.start()
-        sweeper = asyncio.create_task(_sweep(storage, store))
+        tasks = [asyncio.create_task(_sweep(storage, store)), asyncio.create_task(live.run())]
         try:
             yield
         finally:
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await gateway.close()
             await storage.close()
             await database.close()
@@ -233,9 +247,11 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
     asgi.include_router(requests_router(History(store, upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(files_router(storage))
-    asgi.include_router(ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, __version__))
+    asgi.include_router(
+        ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, live.view, __version__)
+    )
     api_errors.install(asgi)
-    api_openapi.install(asgi)
+    api_openapi.install(asgi, catalogue)
     if config.cors_origins:
         asgi.add_middleware(
             CORSMiddleware,
@@ -246,7 +262,7 @@ def build(config: Config, provider_settings: Mapping[str, Mapping[str, str]]) ->
             max_age=86_400,
         )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
-    return Application(asgi, gateway, gateway.stopping)
+    return Application(asgi, gateway, gateway.stopping, live.reload)
 
 
 def check_database(config: Config) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.secretfile import SecretFileError, given_secret
 from providers.base import Clock, Provider, Sandbox, Setting
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ def sandboxes() -> dict[str, Sandbox]:
 def settings_for(
     provider: ProviderClass, configured: Mapping[str, str], environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], list[Setting]]:
-    """One adapter's settings (environment over file over default), and the required ones that nobody gave.
+    """One adapter's settings (environment over file over default), and the required ones that nobody gave. A secret
+    can lie in a file of its own: NAME_FILE names it.
 
-    Raises RegistryError for a setting that the adapter does not know.
+    Raises RegistryError for a setting that the adapter does not know, and for a secret's file that cannot be read.
     """
     environ = os.environ if environ is None else environ
     known = provider.settings
@@ -55,9 +57,11 @@ def settings_for(
         if key not in {setting.name for setting in known}:
             options = ", ".join(setting.name for setting in known)
             raise RegistryError(f"providers.{provider.name}.{key}: no such setting (known: {options})")
-    values = {
-        setting.name: environ.get(setting.env) or configured.get(setting.name) or setting.default for setting in known
-    }
+    try:
+        given = {one.name: given_secret(one.env, environ) if one.secret else environ.get(one.env) for one in known}
+    except SecretFileError as error:
+        raise RegistryError(f"providers.{provider.name}: {error}") from None
+    values = {one.name: given[one.name] or configured.get(one.name) or one.default for one in known}
     return values, [setting for setting in known if setting.required and not values[setting.name]]
 
 

@@ -1,10 +1,10 @@
 """The contract of a provider: what an adapter gets, what it gives back, how it fails. Imports nothing of ours.
 
-An adapter is one class with three coroutines (`Provider`), or four if its jobs can be listed (`Finder`). The gateway
-finds it by entry point (group `imagegate.providers`), builds it once with its settings, an HTTP client and a clock, and
-calls it from many requests at once. Inside an adapter: wire format, polling, how bytes travel, error shapes, which
-errors may be retried. Not inside: parameter names, defaults, `n`, formats, prices, failover, downloads of results,
-storage.
+An adapter is one class with three coroutines (`Provider`), or four if its jobs can be listed (`Finder`); one whose key
+can be exchanged while it works is `Renewable`. The gateway finds it by entry point (group `imagegate.providers`),
+builds it once with its settings, an HTTP client and a clock, and calls it from many requests at once. Inside an
+adapter: wire format, polling, how bytes travel, error shapes, which errors may be retried. Not inside: parameter names,
+defaults, `n`, formats, prices, failover, downloads of results, storage.
 """
 
 from __future__ import annotations
@@ -267,6 +267,16 @@ class Finder(Provider, Protocol):
         Raises ProviderError if it cannot be known: no list, not reachable, payloads not shown; `final` if asking
         again is of no use.
         """
+
+
+@runtime_checkable
+class Renewable(Provider, Protocol):
+    """A provider whose secrets can change while it works: ask with `isinstance`. Another one is built anew, for the
+    jobs to come; what runs then ends with the old secret."""
+
+    def renew(self, settings: Mapping[str, str]) -> None:
+        """Use the secrets of `settings` from the next exchange on, for running jobs, too; nothing else has changed.
+        Raises ValueError, without the secret in its message, for one that cannot be used: then the old one stays."""
 
 
 class Sandbox(Protocol):

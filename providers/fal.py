@@ -86,6 +86,10 @@ class FalProvider:
         self._retries = Retries(clock, random or Random(), RetryBudget(clock))  # noqa: S311  jitter is no secret
         self._uploads = Uploads(rest, self._wire, clock, self._retries, patience)
 
+    def renew(self, settings: Mapping[str, str]) -> None:
+        """Go on with another key, running jobs included: any key of the account can ask for them. Raises ValueError."""
+        self._wire.renew(settings["key"])
+
     async def submit(self, call: ProviderCall) -> Ticket:
         """Put one job on the queue, once. Raises ProviderError; `accepted` tells whether fal can have taken it."""
         left = call.deadline - self._clock.monotonic()

@@ -35,10 +35,15 @@ class Wire:
     """Sends what needs the key. Raises ValueError for a key that no header can carry."""
 
     def __init__(self, key: str, http: httpx2.AsyncClient) -> None:
-        self._key = key.strip()  # a key from a file ends in a newline
-        if not _KEY.fullmatch(self._key):
-            raise ValueError("FAL_KEY must be printable ASCII without spaces")
+        self.renew(key)
         self.http = http
+
+    def renew(self, key: str) -> None:
+        """Send this key from now on. Raises ValueError for one that no header can carry."""
+        key = key.strip()  # a key from a file ends in a newline
+        if not _KEY.fullmatch(key):
+            raise ValueError("FAL_KEY must be printable ASCII without spaces")
+        self._key = key
 
     async def send(
         self,
@@ -52,18 +57,19 @@ class Wire:
     ) -> Answer:
         """A request with the key: only ever to a base of the configuration, or to what was checked against one. An
         answer that echoes the key is relieved of it here, before any of it can be shown."""
+        key = self._key  # it may be another one when the answer is there
         answer = await send(
             self.http,
             method,
             url,
             seconds=seconds,
-            headers={"Authorization": f"Key {self._key}", **(headers or {})},
+            headers={"Authorization": f"Key {key}", **(headers or {})},
             content=content,
             limit=limit,
         )
-        if answer.status < 400 and len(self._key) < 16:
+        if answer.status < 400 and len(key) < 16:
             return answer  # so short a key (a stand-in's) may stand in a picture's base64 by chance
-        hidden = answer.body.replace(self._key.encode(), b"***")
+        hidden = answer.body.replace(key.encode(), b"***")
         return Answer(answer.asked, answer.status, answer.headers, hidden)
 
 

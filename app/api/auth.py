@@ -22,6 +22,10 @@ class Authenticator:
 
     def __init__(self, api_key: str, origins: Iterable[str] = ()) -> None:
         self._origins = frozenset(origins)
+        self.renew(api_key)
+
+    def renew(self, api_key: str) -> None:
+        """Another static key from now on; empty: none."""
         self._digest = _digest(api_key.strip()) if api_key.strip() else None
 
     def caller(self, request: Request) -> Caller:

@@ -71,6 +71,8 @@ def edits_router(
                 outcome = await _unless_gone(body, attended.run.outcome())
                 return wire.answer(outcome, repeated=attended.repeated)
 
+    described = edit_operation(gateway.catalogue)
+    gateway.catalogue.on_replace(lambda: described.update(edit_operation(gateway.catalogue)))
     for path in (
         "/openai/v1/images/edits",
         "/openai/v1/images/edits/",
@@ -81,7 +83,7 @@ def edits_router(
             edit,
             methods=["POST"],
             include_in_schema=path == "/openai/v1/images/edits",
-            openapi_extra=edit_operation(gateway.catalogue),
+            openapi_extra=described,
             responses=edit_responses(),
         )
     return router

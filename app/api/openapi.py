@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.catalogue.load import Catalogue
 from app.catalogue.schema import Mode, Model, Row
 
 ERROR: dict[str, Any] = {
@@ -183,9 +184,15 @@ def parameters(models: Iterable[Model], mode: Mode) -> dict[str, dict[str, Any]]
     }
 
 
-def install(app: FastAPI) -> None:
-    """FastAPI's document, without the 422 that it promises for every typed route: what is wrong here is a 400."""
+def install(app: FastAPI, catalogue: Catalogue) -> None:
+    """FastAPI's document, without the 422 that it promises for every typed route: what is wrong here is a 400. Written
+    anew when the catalogue has changed."""
     generate = app.openapi
+
+    def outdated() -> None:
+        app.openapi_schema = None
+
+    catalogue.on_replace(outdated)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -20,19 +20,21 @@ def ops_router(
     breakers: Breakers,
     database: str,
     problems_of_gateway: Callable[[], list[str]],
+    live: Callable[[], Mapping[str, Any]],
     version: str,
 ) -> APIRouter:
     """Health endpoints; no key needed, nothing secret said."""
     router = APIRouter()
-    offers = [f"{offer.provider}/{offer.endpoint}" for model in catalogue for offer in model.offers]
 
     async def healthz() -> dict[str, Any]:
         return {"status": "ok", "version": version}
 
     async def readyz() -> JSONResponse:
         """503 when no work can be taken: it is stopping, has no room, or no account at any provider is usable. An offer
-        that merely fails at the moment is reported, and tried again by itself; so is a bucket."""
-        out = {name: view for name, view in breakers.states().items() if view.state != "closed"}
+        that merely fails at the moment is reported, and tried again by itself; so is a bucket, and a file that was
+        refused while the old one stays in force."""
+        offers, changes = catalogue.offers(), live()
+        out = {name: view for name, view in breakers.states().items() if view.state != "closed" and name in offers}
         problems = problems_of_gateway()
         if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
@@ -40,10 +42,12 @@ def ops_router(
         trouble = storage.trouble()
         ready = not problems and not (offers and all(offer in locked for offer in offers))
         body = {
-            "status": "not ready" if not ready else "degraded" if out or trouble else "ready",
+            "status": "not ready" if not ready else "degraded" if out or trouble or changes["refused"] else "ready",
             "problems": problems
             + [f"{name} is locked: {out[name].why}" for name in locked]
-            + ([f"the store: {trouble}"] if trouble else []),
+            + ([f"the store: {trouble}"] if trouble else [])
+            + [f"refused: {reason}" for reason in changes["refused"]],
+            "configuration": changes,
             "models": len(catalogue),
             "providers": dict(providers),
             "offers": {name: {"state": view.state, "reason": view.why} for name, view in out.items()},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
@@ -19,6 +19,16 @@ from app.fields import Bytes, Pair, Positive, Strict
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 ValueType = Literal["string", "integer", "number", "boolean", "any", "image", "images"]
 Mode = Literal["image-edit", "text-to-image"]
+
+
+T = TypeVar("T")
+
+
+def _unless(wrong: list[str], model: T) -> T:
+    """The model, unless something is wrong with it: then all of it is said, a line each."""
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return model
 
 
 class _Row(Strict):
@@ -34,17 +44,18 @@ class _Row(Strict):
 
     @model_validator(mode="after")
     def _bounds_make_sense(self) -> Self:
+        wrong = []
         if (self.min is not None or self.max is not None) and self.type not in ("integer", "number"):
-            raise ValueError("min and max need type: integer or number")
+            wrong.append("min and max need type: integer or number")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
+            wrong.append(f"min {self.min} is above max {self.max}")
         if self.max_length is not None and self.type != "string":
-            raise ValueError("max_length needs type: string")
+            wrong.append("max_length needs type: string")
         if self.values and self.type not in ("string", "any"):
-            raise ValueError("values needs type: string")
+            wrong.append("values needs type: string")
         if self.values and self.default is not None and self.default not in self.values:
-            raise ValueError(f"default {self.default!r} is not among values")
-        return self
+            wrong.append(f"default {self.default!r} is not among values")
+        return _unless(wrong, self)
 
 
 class Passthrough(_Row):
@@ -148,17 +159,18 @@ class Sizing(Strict):
 
     @model_validator(mode="after")
     def _can_be_formed(self) -> Self:
+        wrong = []
         if self.min_side > self.max_side:
-            raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}")
+            wrong.append(f"min_side {self.min_side} is above max_side {self.max_side}")
+        elif -(-self.min_side // self.multiple_of) * self.multiple_of > self.max_side:
+            wrong.append("no multiple of multiple_of lies between min_side and max_side")
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
-        if -(-self.min_side // self.multiple_of) * self.multiple_of > self.max_side:
-            raise ValueError("no multiple of multiple_of lies between min_side and max_side")
+            wrong.append(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
         if self.write == "preset" and not self.presets:
-            raise ValueError("write: preset needs presets")
+            wrong.append("write: preset needs presets")
         if self.write == "ratio" and not self.ratios:
-            raise ValueError("write: ratio needs ratios")
-        return self
+            wrong.append("write: ratio needs ratios")
+        return _unless(wrong, self)
 
 
 class Offer(Strict):
@@ -185,24 +197,27 @@ class Offer(Strict):
 
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:
+        wrong = []
         by_dimensions = [name for name, row in self.params.items() if row.how == "converted" and row.by == "dimensions"]
         if by_dimensions and self.sizing is None:
-            raise ValueError(f"row {by_dimensions[0]}: converted by dimensions, but the offer has no sizing")
+            wrong.append(f"row {by_dimensions[0]}: converted by dimensions, but the offer has no sizing")
         n = self.params.get("n")
         if n is not None and n.how in ("passthrough", "renamed", "converted"):
-            raise ValueError("row n: must be emulated, ignored or rejected: the gateway counts what it buys")
+            wrong.append("row n: must be emulated, ignored or rejected: the gateway counts what it buys")
         if isinstance(n, Emulated) and n.per_call > 1 and n.to is None:
-            raise ValueError("row n: per_call above 1 needs `to`, the field that asks for so many")
-        untyped = [name for name in by_dimensions if self.params[name].type != "string"]
-        if untyped:
-            raise ValueError(f"row {untyped[0]}: converted by dimensions, so it needs type: string")
+            wrong.append("row n: per_call above 1 needs `to`, the field that asks for so many")
+        wrong += [
+            f"row {name}: converted by dimensions, so it needs type: string"
+            for name in by_dimensions
+            if self.params[name].type != "string"
+        ]
         taken: dict[str, str] = {}
         for name, row in self.params.items():
             for alias in row.aliases:
                 if alias in self.params or alias in taken:
-                    raise ValueError(f"row {name}: alias {alias!r} is already a name")
+                    wrong.append(f"row {name}: alias {alias!r} is already a name")
                 taken[alias] = name
-        return self
+        return _unless(wrong, self)
 
 
 class Model(Strict):

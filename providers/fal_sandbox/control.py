@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from .books import Books
 from .faults import FAULTS, Script, UnknownFault
+from .hosts import Keys
 from .queue import Queue
 
 
@@ -29,9 +30,16 @@ class SandboxClock:
 
 class Control:
     def __init__(
-        self, script: Script, books: Books, queue: Queue, clock: SandboxClock, reset: Callable[[], Awaitable[None]]
+        self,
+        script: Script,
+        keys: Keys,
+        books: Books,
+        queue: Queue,
+        clock: SandboxClock,
+        reset: Callable[[], Awaitable[None]],
     ) -> None:
         self._script = script
+        self._keys = keys
         self._books = books
         self._queue = queue
         self._clock = clock
@@ -43,6 +51,7 @@ class Control:
             Route("/sandbox/books", self.show_books, methods=["GET"]),
             Route("/sandbox/reset", self.start_over, methods=["POST"]),
             Route("/sandbox/clock", self.move_clock, methods=["POST"]),
+            Route("/sandbox/keys", self.set_keys, methods=["PUT"]),
             Route("/sandbox/faults", self.list_faults, methods=["GET"]),
             Route("/sandbox/script", self.show_script, methods=["GET"]),
             Route("/sandbox/script", self.add_rules, methods=["POST"]),
@@ -68,6 +77,14 @@ class Control:
             return JSONResponse({"detail": '{"advance": seconds}, from 0'}, 400)
         self._clock.ahead += seconds
         return JSONResponse({"ahead": self._clock.ahead})
+
+    async def set_keys(self, request: Request) -> Response:
+        """`["id:secret"]`: the keys that the account has from now on; `[]`: every well-formed one is taken."""
+        body = await _json(request)
+        if not isinstance(body, list) or not all(isinstance(key, str) for key in body):
+            return JSONResponse({"detail": '["id:secret", …]'}, 400)
+        self._keys.good = frozenset(body)
+        return JSONResponse({"keys": len(self._keys.good)})
 
     async def list_faults(self, request: Request) -> Response:
         return JSONResponse(

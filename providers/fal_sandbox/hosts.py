@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import Request
@@ -18,6 +19,17 @@ EVERY_METHOD: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS
 _KEY = re.compile(r"Key [^\s:]+:[^\s:]+", re.IGNORECASE)
 _KEPT_HEADERS = re.compile(r"x-fal-|x-app-fal-|user-agent$|content-type$")
 _FAL = Origins("https://queue.fal.run", "https://fal.run", "https://rest.fal.ai", "https://v3.fal.media")
+
+
+@dataclass(slots=True)
+class Keys:
+    """The account's keys, `id:secret`; empty: every well-formed one is taken."""
+
+    good: frozenset[str] = frozenset()
+
+    def refuse(self, request: Request) -> bool:
+        """Whether the request's key is none of the account's."""
+        return bool(self.good) and request.headers.get("authorization", "").strip().partition(" ")[2] not in self.good
 
 
 class BodyTooLarge(Exception):

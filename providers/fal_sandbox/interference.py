@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .faults import JOB, Fault, Point, Script, Strike, UnknownFault, parse
-from .hosts import say
+from .hosts import Keys, say
 from .replies import Reply, as_json, infra_error, locked, model_error_of, nginx, no_user, plain
 from .wire import Dropped, Hung, Truncated, dripping, padded, response
 
@@ -20,8 +20,9 @@ Handler = Callable[[tuple[Strike, ...]], Awaitable[Response]]
 
 
 class Interference:
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, keys: Keys) -> None:
         self._script = script
+        self._keys = keys
 
     async def around(self, point: Point, endpoint: str | None, request: Request, handler: Handler) -> Response:
         """Answer a call, with the faults that header, query and script hold for it."""
@@ -30,6 +31,8 @@ class Interference:
             strikes = parse(asked, point) + self._script.take(point, endpoint)
         except UnknownFault as error:
             return response(plain(400, str(error)))
+        if point not in (Point.PUT, Point.CDN) and self._keys.refuse(request):
+            return say(no_user())
         for struck in strikes:
             if struck.fault is Fault.DELAY:
                 await asyncio.sleep(float(struck["seconds"]))

@@ -17,7 +17,7 @@ from .books import Books
 from .control import Control, SandboxClock
 from .faults import Script
 from .files import FileStore
-from .hosts import EVERY_METHOD
+from .hosts import EVERY_METHOD, Keys
 from .inference import Inference
 from .interference import Interference
 from .listing import Listing
@@ -45,7 +45,8 @@ def create_app(
     executor = ThreadPoolExecutor(options.workers, thread_name_prefix="fal-sandbox")
     books, script, files = Books(), Script(), FileStore(options.max_file_bytes, now)
     results = FileStore(options.max_result_bytes, now)
-    interference = Interference(script)
+    keys = Keys()
+    interference = Interference(script, keys)
     storage = Storage(interference, files, books, options, now)
     inference = Inference(endpoints, interference, results, books, options, now)
     queue = Queue(
@@ -67,6 +68,7 @@ def create_app(
         storage.clear()
         books.clear()
         script.clear()
+        keys.good = frozenset()
         now.ahead = 0.0
 
     @asynccontextmanager
@@ -75,7 +77,7 @@ def create_app(
         await queue.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
-    control = Control(script, books, queue, now, reset)
+    control = Control(script, keys, books, queue, now, reset)
     app = Starlette(
         lifespan=lifespan,
         routes=[

@@ -37,6 +37,7 @@ def test_every_link_into_the_tree_leads_somewhere() -> None:
 def test_every_variable_that_is_named_is_read() -> None:
     known = {f"IMAGEGATE_{name.upper()}" for name in Config.model_fields} | {"IMAGEGATE_CONFIG"}
     known |= {setting.env for provider in provider_classes().values() for setting in provider.settings}
+    known |= {f"{s.env}_FILE" for provider in provider_classes().values() for s in provider.settings if s.secret}
     named = set(re.findall(r"\b(?:IMAGEGATE|FAL)_[A-Z_]+\b", README))
     assert named
     assert named <= known

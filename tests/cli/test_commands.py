@@ -76,10 +76,38 @@ def test_models_lists_and_checks(tmp_path: Path) -> None:
     assert imagegate("models", "check", str(good)).returncode == 0
     bad = tmp_path / "bad.yaml"
     bad.write_text(good.read_text("utf-8").replace("to: guidance_scale", "too: guidance_scale"), encoding="utf-8")
-    done = imagegate("models", "check", str(bad))
-    assert done.returncode == 2
-    assert "bad.yaml" in done.stderr
-    assert "cfg_scale" in done.stderr
+    done = imagegate("models", "check", str(good), str(bad))
+    assert done.returncode == 1
+    assert "qwen-image-edit-2509: 1 offer(s)" in done.stdout
+    assert "row cfg_scale" in done.stderr
+
+
+def test_models_check_says_all_that_is_wrong_with_files_and_folders(tmp_path: Path) -> None:
+    good = (ROOT / "app" / "catalogue" / "models" / "qwen-image-edit-2509.yaml").read_text("utf-8")
+    at = {line.strip(): number for number, line in enumerate(good.splitlines(), 1)}
+    bad = good.replace("to: guidance_scale", "too: guidance_scale").replace("by: dimensions", "by: magic", 1)
+    bad = bad.replace("per_call: 1 ", "per_call: 9 ").replace("type: string\n        default: auto", "default: auto")
+    (tmp_path / "a.yaml").write_text(bad, encoding="utf-8")
+    (tmp_path / "b.yaml").write_text(good.replace("id: qwen", "id: other\nid: qwen").replace("2509\n", "2510\n", 1))
+    (tmp_path / "c.yaml").write_text("id: [\n")
+    (tmp_path / "d.yaml").write_text(good.replace("id: qwen-image-edit-2509", "id: other"), encoding="utf-8")
+    offer = "qwen-image-edit-2509: offer fal-ai/qwen-image-edit-2509"
+    done = imagegate("models", "check", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    for line in (
+        f"a.yaml:{at['cfg_scale:']}: {offer}: row cfg_scale: to: Field required",
+        f"a.yaml:{at['to: guidance_scale']}: {offer}: row cfg_scale: too: Extra inputs are not permitted",
+        f"{offer}: row size: no converter 'magic' (known: dimensions)",
+        f"{offer}: row n: per_call 9 is above max_per_call 4",
+        "b.yaml:5: 'id' stands here twice",
+        "c.yaml:2: is not YAML",
+        "other: the name 'qwen-image-edit-plus-2509' already belongs to qwen-image-edit-2509",
+    ):
+        assert line in done.stderr, done.stderr
+    assert imagegate("models", "check").returncode == 0
+    assert imagegate("models", "check", IMAGEGATE_MODELS_DIR=str(tmp_path)).returncode == 1
+    assert imagegate("models", "check", str(tmp_path / "nowhere.yaml")).returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -92,6 +120,11 @@ def test_models_lists_and_checks(tmp_path: Path) -> None:
         ({"IMAGEGATE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
         ({"FAL_QUEUE_URL": "http://127.0.0.1:9"}, "FAL_KEY"),
         ({"FAL_KEY": "two words"}, "FAL_KEY"),
+        ({"FAL_KEY": "a:b", "FAL_KEY_FILE": "/dev/null"}, "FAL_KEY and FAL_KEY_FILE are both set"),
+        ({"FAL_KEY_FILE": "/nowhere"}, "FAL_KEY_FILE: /nowhere cannot be read"),
+        ({"FAL_KEY_FILE": "/dev/null"}, "FAL_KEY_FILE: /dev/null is empty"),
+        ({"IMAGEGATE_API_KEY_FILE": "/nowhere"}, "IMAGEGATE_API_KEY_FILE: /nowhere cannot be read"),
+        ({"IMAGEGATE_DATABASE_URL": "x", "IMAGEGATE_DATABASE_URL_FILE": "/dev/null"}, "are both set"),
         ({"IMAGEGATE_IMAGE_ORIGINS": "nonsense"}, "image_origins"),
         ({"IMAGEGATE_DATA_DIR": "/proc/nothing"}, "data_dir"),
         ({"IMAGEGATE_PROVIDERS": "{fall: {key: x}}"}, "providers.fall"),

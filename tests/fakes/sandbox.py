@@ -107,6 +107,10 @@ class SandboxServer:
     def clear_script(self) -> None:
         self._json("DELETE", "/script")
 
+    def set_keys(self, *keys: str) -> None:
+        """The account's keys from now on; none: every well-formed one is taken."""
+        self._json("PUT", "/keys", list(keys))
+
     def advance(self, seconds: float) -> None:
         """Move the clock that results, files and tokens expire by."""
         self._json("POST", "/clock", {"advance": seconds})

@@ -66,8 +66,16 @@ def at_once(*calls: Callable[[], T]) -> list[T]:
 class Gate:
     """`imagegate serve` on a folder of its own, in front of a sandbox. `killable`: as tests/faults/killable.py says."""
 
-    def __init__(self, sandbox: SandboxServer, folder: Path, *, killable: str = "", **settings: str) -> None:
-        """`settings` are environment variables without IMAGEGATE_, in small letters."""
+    def __init__(
+        self,
+        sandbox: SandboxServer,
+        folder: Path,
+        *,
+        killable: str = "",
+        environ: dict[str, str] | None = None,
+        **settings: str,
+    ) -> None:
+        """`settings` are environment variables without IMAGEGATE_, in small letters; `environ` is laid over all."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data = Path(settings.get("data_dir", folder / "data"))
@@ -83,7 +91,7 @@ class Gate:
             "IMAGEGATE_DATA_DIR": str(self.data),
             "PYTHONPATH": str(ROOT),
         }
-        self.environ = clean_environ({**fal, **fixed, **ours})
+        self.environ = clean_environ({**fal, **fixed, **ours, **(environ or {})})
         self.killable = killable
         self.child: Child
         self.http: httpx2.Client
