@@ -45,10 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     sandbox.set_defaults(run=_sandbox)
 
-    models = commands.add_parser("models", help="list the models, check a model file, print a model's parameters")
-    models.add_argument("action", choices=["list", "check", "table"], nargs="?", default="list")
-    models.add_argument("name", nargs="*", help="for check: model files and folders of them; for table: models")
-    models.set_defaults(run=_models)
+    models = commands.add_parser("models", help="list, check and import models, print a model's parameters")
+    models.set_defaults(run=_models, action="list")
+    actions = models.add_subparsers(dest="action")
+    actions.add_parser("list", help="all models, a line each; also without any action")
+    check = actions.add_parser("check", help="say all that is wrong with model files; 1 if anything is")
+    check.add_argument("name", nargs="*", help="files, and folders of them; none: what is configured")
+    table = actions.add_parser("table", help="print the parameters of models, as the README shows them")
+    table.add_argument("name", nargs="+", help="models")
+    draft = actions.add_parser("import", help="draft a model file from what the provider publishes of an endpoint")
+    draft.add_argument("endpoint", help="an endpoint (fal-ai/…), or the URL of its OpenAPI document")
+    draft.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a saved document; nothing is fetched")
+    draft.add_argument("--provider", default="fal", help="whose endpoint it is (default: fal)")
 
     storage = commands.add_parser("storage", help="try the store that is configured, or make its S3 bucket")
     storage.add_argument("action", choices=["check", "make-bucket"])
@@ -228,13 +236,15 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    from app.cli import models
+    from app.cli import importing, models
 
     match chosen.action:
         case "check":
             return models.check(chosen.name)
         case "table":
             return models.table(chosen.name)
+        case "import":
+            return importing.run(chosen.endpoint, chosen.source, chosen.provider)
     return models.show()
 
 

@@ -10,13 +10,14 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.secretfile import SecretFileError, given_secret
-from providers.base import Clock, Provider, Sandbox, Setting
+from providers.base import Clock, Importer, Provider, Sandbox, Setting
 
 if TYPE_CHECKING:
     import httpx2
 
 PROVIDERS = "imagegate.providers"
 SANDBOXES = "imagegate.sandboxes"
+IMPORTERS = "imagegate.importers"
 
 
 class RegistryError(Exception):
@@ -41,6 +42,11 @@ def provider_classes() -> dict[str, ProviderClass]:
 def sandboxes() -> dict[str, Sandbox]:
     """Every installed stand-in, by the name of the provider whose place it takes."""
     return dict(_load(SANDBOXES))
+
+
+def importers() -> dict[str, Importer]:
+    """What drafts model files, by the name of the provider. Raises RegistryError."""
+    return dict(_load(IMPORTERS))
 
 
 def settings_for(

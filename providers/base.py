@@ -279,6 +279,20 @@ class Renewable(Provider, Protocol):
         Raises ValueError, without the secret in its message, for one that cannot be used: then the old one stays."""
 
 
+class Importer(Protocol):
+    """Drafts model files from what a provider publishes of its endpoints, shipped beside the adapter (entry-point group
+    `imagegate.importers`). It does no I/O."""
+
+    name: str  # of the provider
+
+    def url(self, endpoint: str) -> str:
+        """Where the endpoint's document is published. Raises ValueError for what is no endpoint."""
+
+    def draft(self, document: Any, endpoint: str | None = None) -> str:
+        """The text of a model file (YAML), from the parsed document; the same for the same document. `endpoint` picks
+        one of several. Raises ValueError, with the reason, for a document that cannot be read."""
+
+
 class Sandbox(Protocol):
     """A provider's stand-in, shipped beside its adapter (entry-point group `imagegate.sandboxes`)."""
 
