@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -97,30 +97,31 @@ def _reporting(chosen: argparse.Namespace) -> int:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
+    from app import logs
     from app.config import load_config, unread_variables
 
     load = partial(load_config, overrides={"host": chosen.host, "port": chosen.port})
     config = load()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could reload
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    logs.set_up(config.log_level, config.log_format, _secrets(config, {}))
     for variable in unread_variables():
-        print(f"imagegate: {variable} is set, but there is no such setting", file=sys.stderr)
+        _say(config, logging.WARNING, f"{variable} is set, but there is no such setting")
     with ExitStack() as stack:
         settings, stand_ins = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
+        redactor = logs.set_up(config.log_level, config.log_format, _secrets(config, settings))
         from app.main import build, check_database, check_storage
         from app.memory import settle
 
         check_database(config)
         check_storage(config)
-        application = build(config, settings, load=load, stand_ins=stand_ins)
+        application = build(config, settings, load=load, stand_ins=stand_ins, hide=redactor.learn)
         settle()
         listener = _listening(config.host, config.port)
         stack.callback(listener.close)
         host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"http://{host}:{listener.getsockname()[1]}"
         if not chosen.announce:
-            print(f"imagegate: listening on {url} - base URL for SDKs: {url}/openai/v1", file=sys.stderr)
+            _say(config, logging.INFO, f"listening on {url} - base URL for SDKs: {url}/openai/v1")
         said = {"url": url} if chosen.announce else None
         return _run(
             application.asgi,
@@ -131,6 +132,28 @@ def _serve(chosen: argparse.Namespace) -> int:
             stopping=application.stopping,
             reload=application.reload,
         )
+
+
+def _say(config: Config, level: int, text: str) -> None:
+    """To whoever started it: a line for people, or one of the log if that is for machines."""
+    from app.logs import for_machines
+
+    if for_machines(config.log_format):
+        logging.getLogger("imagegate").log(level, text)
+    else:
+        print(f"imagegate: {text}", file=sys.stderr)
+
+
+def _secrets(config: Config, settings: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What no line of the log may show. `settings` are the providers', complete."""
+    from app.config import secrets_of
+    from app.registry import provider_classes
+    from app.tracing import secrets_of_traces
+
+    classes = provider_classes()
+    found = [text for text in secrets_of(config) if text]
+    found += [settings[name][one.name] for name in settings for one in classes[name].settings if one.secret]
+    return found + secrets_of_traces(os.environ)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -168,10 +191,11 @@ def _provider_settings(
             replaced.add(name)
             if not force_sandbox:
                 wanted = " or ".join(setting.env for setting in missing)
-                print(
-                    f"imagegate: {wanted} is not set: using the built-in {stand_ins[name].label}; "
+                _say(
+                    config,
+                    logging.WARNING,
+                    f"{wanted} is not set: using the built-in {stand_ins[name].label}; "
                     "its pictures are samples, no AI, and nothing is billed.",
-                    file=sys.stderr,
                 )
         elif missing:
             needed = ", ".join(f"{setting.env} ({setting.doc.rstrip('.')})" for setting in missing)

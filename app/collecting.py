@@ -17,6 +17,7 @@ from app.errors import Cancelled
 from app.jobs import Job, Journal
 from app.records import Verdict
 from app.runs import Stop
+from app.steps import Steps
 from app.types import Attempt, Call, Plan
 from providers.base import Clock, Fault, Media, Provider, ProviderError, ProviderResult, Ticket
 
@@ -55,6 +56,7 @@ class Order(Generic[T]):
     keep_results_seconds: int
     stop: Stop
     attempts: list[Attempt]  # every attempt is entered, also those that nobody waits for any more
+    steps: Steps
     finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[T]]
     fates: Fates
 

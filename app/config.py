@@ -12,8 +12,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -91,6 +93,24 @@ class StorageSettings(Strict):
     )
 
 
+class MetricsSettings(Strict):
+    """GET /metrics, for Prometheus."""
+
+    enabled: bool = Field(True, description="Count, and answer GET /metrics.")
+    key: SecretStr = Field(SecretStr(""), description="Who sends it as a bearer token may read /metrics from anywhere.")
+    allow: tuple[str, ...] = Field(
+        ("127.0.0.0/8", "::1/128"),
+        description="Networks from which /metrics may be read without a key; not through a proxy.",
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _networks(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        for network in allow:
+            ipaddress.ip_network(network)
+        return allow
+
+
 class Repeats(Strict):
     """How long answers are kept for who asks again."""
 
@@ -149,10 +169,17 @@ class Config(Strict):
     )
     drain_seconds: float = Field(210, gt=0, description="How long running requests may go on after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="A JSON object a line, or text for people; auto: text on a terminal, else JSON."
+    )
+    pass_traceparent: bool = Field(
+        True, description="Tell providers the trace that a request belongs to (W3C traceparent), if it belongs to one."
+    )
     limits: Limits = Limits()
     results: Results = Results()
     repeats: Repeats = Repeats()
     storage: StorageSettings = StorageSettings()
+    metrics: MetricsSettings = MetricsSettings()
     providers: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="Settings of the adapters, by provider and name."
     )
@@ -217,6 +244,21 @@ def secret_variables() -> list[str]:
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
     """Where the settings are, if they are in a file."""
     return Path((os.environ if environ is None else environ).get("IMAGEGATE_CONFIG") or "config.yaml")
+
+
+def secrets_of(config: Strict) -> Iterator[str]:
+    """The values that no log may show: every secret field's, and the password that a URL among them holds."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Strict):
+            yield from secrets_of(value)
+            continue
+        for secret in value if isinstance(value, tuple) else (value,):
+            if isinstance(secret, SecretStr):
+                text = secret.get_secret_value()
+                yield text
+                with suppress(ValueError):
+                    yield unquote(urlsplit(text).password or "")
 
 
 def _variables(model: type[Strict], prefix: str, *, secret: bool = False) -> Iterator[str]:

@@ -29,6 +29,7 @@ from app.media.finish import BadPicture, Finished, begin_finishing
 from app.media.netguard import is_handable
 from app.media.pool import MediaPool
 from app.media.sniff import inspect, is_accepted, size_of, sniff_format
+from app.steps import Steps
 from app.storage.base import Storage, StorageError
 from app.types import MIME, Artefact, Delivery, ImageFormat
 from providers.base import Blob, Clock, Media, Provider, ResultImage
@@ -82,30 +83,37 @@ class Deliverer:
             raise Overloaded("The gateway has no room to store pictures.", retry_after=60)
 
     async def deliver(
-        self, image: ResultImage, delivery: Delivery, index: int, deadline: float, keep: Callable[[], Keep] = Keep
+        self,
+        image: ResultImage,
+        delivery: Delivery,
+        index: int,
+        deadline: float,
+        keep: Callable[[], Keep] = Keep,
+        steps: Steps | None = None,
     ) -> Artefact:
         """One picture as the client asked for it; fetching may outlast `deadline` by GRACE_SECONDS: it is paid. `keep`
-        is asked when the picture is there.
+        is asked when the picture is there. How long it takes is noted in `steps`.
 
         Raises GatewayError; whatever it is, the job has been made.
         """
         if image.flagged:
             raise Refused("The provider's safety check blacked out the picture.")
-        if not keep().must and (handed_on := await self._handed_on(image, delivery, index)):
+        steps = Steps(self._clock.monotonic) if steps is None else steps
+        if not keep().must and (handed_on := await self._handed_on(image, delivery, index, steps)):
             return handed_on
-        done = await self._finished(image, delivery, index, deadline)
+        done = await self._finished(image, delivery, index, deadline, steps)
         url = blob = key = None
         kept = keep()
         if delivery.response_format == "b64_json":
             blob = done.blob
-            key = await self._copy(done.blob, done.format, kept)
+            key = await self._copy(done.blob, done.format, kept, steps)
         else:
             expires = self._now() + max(self._results.url_seconds, kept.seconds)
-            key = await self._store(done.blob, done.format, expires)
+            key = await self._store(done.blob, done.format, expires, steps)
             url = await self._storage.link(key, expires, delivery.base_url)
         return Artefact(index, url, blob, key, done.format, done.width, done.height, image.revised_prompt)
 
-    async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int) -> Artefact | None:
+    async def _handed_on(self, image: ResultImage, delivery: Delivery, index: int, steps: Steps) -> Artefact | None:
         """The provider's own URL, if no byte has to change and anybody can open it.
 
         What a provider says of its picture can be wrong: its first bytes are read for its true format and size.
@@ -115,7 +123,8 @@ class Deliverer:
         if delivery.mask is not None or delivery.quality is not None or not is_handable(image.url):
             return None
         try:
-            head = await self._downloader.peek(image.url, size=HEAD_BYTES, timeout=HEAD_SECONDS)
+            with steps.measure("fetch"):
+                head = await self._downloader.peek(image.url, size=HEAD_BYTES, timeout=HEAD_SECONDS)
         except FetchFailed:
             return None  # fetching it whole will say what is wrong, or succeed
         kind, found = sniff_format(head[:64]), size_of(head)
@@ -125,16 +134,21 @@ class Deliverer:
             return None
         return Artefact(index, image.url, None, None, kind, found.width, found.height, image.revised_prompt)
 
-    async def _finished(self, image: ResultImage, delivery: Delivery, index: int, deadline: float) -> Finished:
+    async def _finished(
+        self, image: ResultImage, delivery: Delivery, index: int, deadline: float, steps: Steps
+    ) -> Finished:
         """The picture fetched and brought into shape. It is paid for: whatever a repeat may mend is repeated, also a
         picture that is not there yet or comes broken."""
         for attempt in range(1, FETCH_TRIES + 1):
             try:
                 made = image.data
-                blob = await self._fetch(image.url or "", deadline) if made is None else MemoryBlob(made)
-                return await self._pool.run_owed(
-                    begin_finishing, blob, delivery, index, max_pixels=self._limits.result_pixels
-                )
+                blob = await self._fetch(image.url or "", deadline, steps) if made is None else MemoryBlob(made)
+                with steps.measure("finish") as step:
+                    done = await self._pool.run_owed(
+                        begin_finishing, blob, delivery, index, max_pixels=self._limits.result_pixels
+                    )
+                    step.about.update(format=done.format, width=done.width, height=done.height, bytes=done.blob.size)
+                    return done
             except FetchFailed as error:
                 failed, tries = _fetch_error(error), 1 if error.reason in _HOPELESS else FETCH_TRIES
             except Overloaded as error:  # no room to hold it, or no picture child
@@ -148,29 +162,33 @@ class Deliverer:
             await self._clock.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _fetch(self, url: str, deadline: float) -> Blob:
+    async def _fetch(self, url: str, deadline: float, steps: Steps) -> Blob:
         left = max(deadline - self._clock.monotonic(), 0) + GRACE_SECONDS
         limit = self._limits.result_bytes
-        return (await self._downloader.fetch(url, max_bytes=limit, timeout=min(FETCH_SECONDS, left))).blob
+        with steps.measure("fetch") as step:
+            blob = (await self._downloader.fetch(url, max_bytes=limit, timeout=min(FETCH_SECONDS, left))).blob
+            step.about["bytes"] = blob.size
+        return blob
 
-    async def _copy(self, blob: Blob, format: ImageFormat, keep: Keep) -> str | None:
+    async def _copy(self, blob: Blob, format: ImageFormat, keep: Keep, steps: Steps) -> str | None:
         """A copy of what the client gets as base64, in case it comes back for it."""
         if not keep.seconds:
             return None
         try:
-            return await self._store(blob, format, self._now() + keep.seconds)
+            return await self._store(blob, format, self._now() + keep.seconds, steps)
         except Overloaded as error:
             if keep.must:
                 raise
             log.warning("no copy of a picture was kept: %s", error.detail)
             return None
 
-    async def _store(self, blob: Blob, format: ImageFormat, expires: float) -> str:
+    async def _store(self, blob: Blob, format: ImageFormat, expires: float, steps: Steps) -> str:
         data = blob.read() if blob.in_memory else blob.chunks()
         try:
-            return await self._storage.put(
-                data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
-            )
+            with steps.measure("store"):
+                return await self._storage.put(
+                    data, content_type=MIME[format], extension=EXTENSIONS[format], expires_at=expires
+                )
         except StorageError as error:
             raise _paid("The picture was made but could not be stored.", str(error)) from None
 

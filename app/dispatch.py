@@ -125,7 +125,8 @@ class Dispatcher:
         offer, provider = order.plan.offer, order.provider
         breaker = self._breakers.of(f"{offer.provider}/{offer.endpoint}")
         async with AsyncExitStack() as stack:
-            await self._turn(order, stack)
+            with order.steps.measure("queue"):
+                await self._turn(order, stack)
             began = self._clock.monotonic()
             if began >= order.deadline:
                 message = "There was no time left to ask the provider."
@@ -136,9 +137,13 @@ class Dispatcher:
                 job = await self._journal.intend(order.request_id, offer, call, payload)
                 ticket: Ticket | None = None
                 try:
-                    ticket = await self._submit(order, payload, job)
+                    with order.steps.measure("submit") as step:
+                        ticket = await self._submit(order, payload, job)
+                        step.about["job"] = ticket.job
                     breaker.succeeded(accepted_only=True)
-                    result = ticket.result or await self._collector.collected(order, job, ticket)
+                    with order.steps.measure("wait") as step:
+                        step.about["job"] = ticket.job
+                        result = ticket.result or await self._collector.collected(order, job, ticket)
                 except ProviderError as error:
                     if error.accepted is False and order.stop.wanted:
                         raise stopped() from None

@@ -39,6 +39,7 @@ from app.records import MaskKeys
 from app.recovery import Recovery
 from app.replay import Replayer, kept_seconds
 from app.runs import Run, Runs
+from app.steps import Steps
 from app.store.jobs import Move, RequestRow
 from app.tally import Tally
 from app.types import Artefact, Call, Caller, EditRequest, Failure, Plan, Quote, Terms
@@ -157,7 +158,8 @@ class Gateway:
     async def _work(self, run: Run, prepared: Prepared) -> None:
         """A run from its beginning to its end, whoever listens. However it ends, one receipt is issued, unless it only
         repeats an answer or is left for another process to end."""
-        tally, began = Tally(), self._clock.monotonic()
+        steps, began = Steps(self._clock.monotonic), self._clock.monotonic()
+        tally = Tally(steps=steps.taken)
         error: GatewayError | None = None
         deliverer, opened = prepared.upstream.deliverer, False
         moves: list[Move] = []
@@ -165,14 +167,15 @@ class Gateway:
             if (earlier := await self._replayer.earlier(run)) is not None:
                 await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
                 return
-            pictures, mask = await self._ready(prepared)
-            earlier = await self._open(prepared, mask)
+            with steps.measure("prepare"):
+                pictures, mask = await self._ready(prepared)
+                earlier = await self._open(prepared, mask)
             opened = earlier is None
             if earlier is not None:  # it was there a moment later than we looked
                 await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
                 return
             run.begin()
-            await self._execute(run, prepared, pictures, tally, moves, began)
+            await self._execute(run, prepared, pictures, tally, steps, moves, began)
         except asyncio.CancelledError:
             await self._runs.end(run, Overloaded("The gateway is stopping.", retry_after=1, should_retry=False))
             raise
@@ -227,6 +230,7 @@ class Gateway:
         prepared: Prepared,
         pictures: tuple[Media, ...],
         tally: Tally,
+        steps: Steps,
         moves: list[Move],
         began: float,
     ) -> None:
@@ -242,7 +246,9 @@ class Gateway:
         async def finish(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> Harvest:
             # A single job's end is written together with the answer, moments later: one wait for the disk less.
             several = len(plan.calls) > 1
-            harvest = await self._harvester.bring_home(plan, call, job, result, upstream, deadline, keep, enter=several)
+            harvest = await self._harvester.bring_home(
+                plan, call, job, result, upstream, deadline, keep, enter=several, steps=steps
+            )
             if harvest.move is not None:
                 moves.append(harvest.move)
             if harvest.lost:
@@ -262,6 +268,7 @@ class Gateway:
             keep_results_seconds=max(self._config.results.url_seconds, int(kept_seconds(self._config.repeats, terms))),
             stop=run.stop,
             attempts=tally.attempts,
+            steps=steps,
             finish=finish,
             fates=_Fates(self._recovery, prepared.id, plan),
         )

@@ -16,6 +16,7 @@ from app.delivery import Keep, Upstream
 from app.errors import GatewayError, InternalError, ProviderBadResponse, Refused, bare
 from app.jobs import Job, Journal
 from app.records import Verdict
+from app.steps import Steps
 from app.store.jobs import JobState, Move
 from app.types import Artefact, Call, Failure, Plan
 from providers.base import ProviderResult
@@ -52,12 +53,13 @@ class Harvester:
         keep: Callable[[], Keep],
         *,
         enter: bool = True,
+        steps: Steps | None = None,
     ) -> Harvest:
         """Every picture that the job owed: delivered, or why not. It is in the journal when this returns, unless
         `enter` is False: then the caller enters it."""
         sizes = [(one.width, one.height) if one.width and one.height else plan.size for one in result.images]
         cost = pricing.cost(plan.offer.price, sizes, result.billable_units)
-        events = await self._deliver(plan, call, result, upstream, deadline, keep)
+        events = await self._deliver(plan, call, result, upstream, deadline, keep, steps)
         made = tuple(event for event in events if isinstance(event, Artefact))
         failed = tuple(event for event in events if isinstance(event, Failure))
         lost = any(not isinstance(failure.error, Refused) and failure.charged for failure in failed)
@@ -76,6 +78,7 @@ class Harvester:
         upstream: Upstream,
         deadline: float,
         keep: Callable[[], Keep],
+        steps: Steps | None,
     ) -> tuple[Artefact | Failure, ...]:
         async def one(offset: int) -> Artefact | Failure:
             index = call.first + offset
@@ -83,7 +86,8 @@ class Harvester:
                 missing = ProviderBadResponse("The provider made fewer pictures than it was asked for.")
                 return Failure(index, missing, charged=None)
             try:
-                return await upstream.deliverer.deliver(result.images[offset], plan.delivery, index, deadline, keep)
+                image = result.images[offset]
+                return await upstream.deliverer.deliver(image, plan.delivery, index, deadline, keep, steps)
             except GatewayError as error:
                 log.warning("picture %d was not delivered: %s (%s)", index, error.message, error.detail)
                 return Failure(index, bare(error))

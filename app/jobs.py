@@ -97,6 +97,11 @@ class Journal:
         self._owed: deque[Callable[[], Awaitable[Any]]] = deque()
         self._payer: asyncio.Task[None] | None = None
 
+    @property
+    def owed(self) -> int:
+        """Writes that failed, and are repeated until they succeed."""
+        return len(self._owed)
+
     # ---- before anything is bought
 
     async def open(

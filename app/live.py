@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from app.api.auth import Authenticator
 from app.breaker import Breakers
 from app.catalogue.files import CatalogueError, ModelFiles
 from app.catalogue.load import HERE, Catalogue, model_paths, read_catalogue
-from app.config import Config, ConfigError, check_open, config_path, secret_variables
+from app.config import Config, ConfigError, check_open, config_path, secret_variables, secrets_of
 from app.delivery import Upstream
 from app.fields import Strict
 from app.registry import ProviderClass, RegistryError, settings_for
@@ -52,6 +52,7 @@ class Running:
     auth: Authenticator
     build: Callable[[str, Mapping[str, str]], Provider]  # an adapter; raises RegistryError
     attach: Callable[[Provider], Upstream]
+    hide: Callable[[Iterable[str]], None]  # secrets, from the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class Live:
     def _take_in(self, fresh: _Fresh, *, asked: bool) -> None:
         running, refused, changes = self._running, list(fresh.refused), list[str]()
         catalogue = fresh.catalogue
+        running.hide(secrets_of(fresh.config))
         for name, values in fresh.settings.items():
             try:
                 changes += self._take_in_provider(name, values)
@@ -223,6 +225,7 @@ class Live:
         running, old = self._running, self._settings.get(name)
         if old == values:
             return []
+        running.hide(values[one.name] for one in self._classes[name].settings if one.secret)
         upstream = running.upstreams.get(name)
         if upstream is None:
             provider = running.build(name, values)

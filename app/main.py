@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -56,6 +57,7 @@ from app.receipts import Receipts, write_log
 from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
+from app.sources import Sources
 from app.storage.base import Storage, StorageError
 from app.storage.bucket import BucketUnusable, open_bucket
 from app.storage.local import LocalStorage
@@ -63,6 +65,7 @@ from app.storage.objects import ObjectStorage
 from app.storage.secret import load_or_create_secret
 from app.store.db import StoreError, StoreUnusable, database_for
 from app.store.jobs import JobStore
+from app.telemetry import telemetry_for
 from app.transport import Transport
 from providers.base import Provider
 
@@ -121,9 +124,11 @@ def build(
     *,
     load: Callable[[], Config] | None = None,
     stand_ins: frozenset[str] = frozenset(),
+    hide: Callable[[Iterable[str]], None] = lambda _: None,
 ) -> Application:
     """The whole gateway; `provider_settings` are complete, by provider. `load` reads the settings anew while it runs;
-    None: they stay. `stand_ins`: providers whose sandbox has taken their place.
+    None: they stay. `stand_ins`: providers whose sandbox has taken their place. `hide` keeps secrets that
+    come later out of the log.
 
     Raises ConfigError, CatalogueError, RegistryError.
     """
@@ -132,16 +137,21 @@ def build(
     catalogue = load_models(config, classes, files)
     clock = SystemClock()
     tls = ssl.create_default_context()  # 30 ms: made once, shared by all that connect
-    http = httpx2.AsyncClient(transport=Transport(Http1(tls)), trust_env=False, follow_redirects=False, timeout=30)
+    engine = Http1(tls)
+    telemetry = telemetry_for(config, __version__, os.environ)
     storage = _storage(config)
-    pool, random = MediaPool(), Random()  # noqa: S311 - jitter
+    pool, random = MediaPool(observe=telemetry.encodes), Random()  # noqa: S311 - jitter
     room = Room(config.limits.spool_memory_bytes)
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
+    clients: dict[str, httpx2.AsyncClient] = {}
 
     def adapter(name: str, settings: Mapping[str, str]) -> Provider:
+        if name not in clients:
+            transport = Transport(engine, telemetry.exchanges(name), pass_trace=config.pass_traceparent)
+            clients[name] = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=30)
         try:
-            return classes[name](settings, http, clock)
+            return classes[name](settings, clients[name], clock)
         except ValueError as error:
             raise RegistryError(f"providers.{name}: {error}") from None
 
@@ -155,7 +165,7 @@ def build(
     for name in catalogue.providers():
         upstreams[name] = attach(adapter(name, provider_settings[name]))
     labels = {name: upstream.provider.label for name, upstream in upstreams.items()}
-    database = database_for(config.database_url.get_secret_value(), config.data_dir)
+    database = telemetry.watched(database_for(config.database_url.get_secret_value(), config.data_dir))
     store = JobStore(database)
     owner = secrets.token_hex(8)
     journal = Journal(store, owner, clock, now=time.time, new_id=lambda: secrets.token_hex(12))
@@ -175,7 +185,7 @@ def build(
         journal,
         recovery,
         runs,
-        Receipts([write_log]),
+        Receipts([write_log, *telemetry.receipts]),
         upstreams,
         clock,
         keep_seconds=keep_seconds,
@@ -199,7 +209,7 @@ def build(
     live = Live(
         config,
         provider_settings,
-        Running(catalogue, upstreams, labels, breakers, auth, adapter, attach),
+        Running(catalogue, upstreams, labels, breakers, auth, adapter, attach, hide),
         load=load or (lambda: config),
         files=files,
         classes=classes,
@@ -226,6 +236,7 @@ def build(
         await storage.start()
         gateway.start()
         tasks = [asyncio.create_task(_sweep(storage, store)), asyncio.create_task(live.run())]
+        telemetry.start()
         try:
             yield
         finally:
@@ -237,19 +248,27 @@ def build(
             await database.close()
             for one in (*downloaders, for_callers):
                 await one.aclose()
-            await http.aclose()
+            for client in clients.values():
+                await client.aclose()
             pool.close()
+            await telemetry.close()
 
     asgi = FastAPI(
         title="imagegate", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
     )
-    asgi.include_router(edits_router(gateway, reader, auth, config, Memory(config.limits.memory_bytes)))
+    memory = Memory(limits.memory_bytes)
+    asgi.include_router(edits_router(gateway, reader, auth, config, memory))
     asgi.include_router(requests_router(History(store, upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(files_router(storage))
     asgi.include_router(
         ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, live.view, __version__)
     )
+    sources = Sources(
+        lambda: gateway.catalogue, telemetry.visits, runs, admission, breakers, memory, pool, journal, database, storage
+    )
+    for router in telemetry.routers(sources, config.metrics):
+        asgi.include_router(router)
     api_errors.install(asgi)
     api_openapi.install(asgi, catalogue)
     if config.cors_origins:
@@ -261,7 +280,7 @@ def build(
             expose_headers=EXPOSED_HEADERS,
             max_age=86_400,
         )
-    asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}")
+    asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}", visits=telemetry.visits)
     return Application(asgi, gateway, gateway.stopping, live.reload)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 
+from app.steps import timings
 from app.types import Receipt
 
 log = logging.getLogger("imagegate.receipts")
@@ -29,24 +29,22 @@ class Receipts:
 
 
 def write_log(receipt: Receipt) -> None:
-    """One line of JSON: no prompt, no picture, no key."""
-    log.info(
-        json.dumps(
-            {
-                "request": receipt.request_id,
-                "key": receipt.caller.key_id,
-                "model": receipt.model,
-                "provider": receipt.provider,
-                "endpoint": receipt.endpoint,
-                "status": receipt.status,
-                "error": receipt.error_code,
-                "pictures": receipt.pictures,
-                "failed": len(receipt.failures),
-                "cost": None if receipt.cost is None else str(receipt.cost),
-                "currency": receipt.currency,
-                "uncertain": receipt.uncertain,
-                "jobs": [attempt.job for attempt in receipt.attempts],
-                "seconds": round(receipt.seconds, 3),
-            }
-        )
-    )
+    """One line: no prompt, no picture, no key."""
+    about = {
+        "receipt": receipt.request_id,
+        "key": receipt.caller.key_id,
+        "model": receipt.model,
+        "provider": receipt.provider,
+        "endpoint": receipt.endpoint,
+        "status": receipt.status,
+        "error": receipt.error_code,
+        "pictures": receipt.pictures,
+        "failed": len(receipt.failures),
+        "cost": None if receipt.cost is None else str(receipt.cost),
+        "currency": receipt.currency,
+        "uncertain": receipt.uncertain,
+        "jobs": [attempt.job for attempt in receipt.attempts],
+        "seconds": round(receipt.seconds, 3),
+        "phases": {phase: round(seconds, 3) for phase, seconds in timings(receipt.steps).items()},
+    }
+    log.info("receipt", extra={"about": about})

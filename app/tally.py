@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from app.errors import Cancelled, GatewayError
 from app.records import Answered
+from app.steps import Step
 from app.types import Artefact, Attempt, Caller, Failure, Outcome, Plan, Receipt
 
 
@@ -19,6 +21,7 @@ class Tally:
     attempts: list[Attempt] = field(default_factory=list)
     cost: Decimal | None = Decimal(0)  # of what was made; None = not known
     seeds: dict[int, int] = field(default_factory=dict)  # by the first picture of the call
+    steps: Sequence[Step] = ()  # how long what took; grows as well
 
     def charge(self, cost: Decimal | None) -> None:
         """A job was done: it costs, whatever becomes of its pictures."""
@@ -88,6 +91,7 @@ class Tally:
             uncertain=self.uncertain,
             error_code=code,
             seconds=seconds,
+            steps=tuple(self.steps),
         )
 
     def answered(self, receipt: Receipt, provider_label: str, created: int, error: GatewayError | None) -> Answered:

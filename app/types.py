@@ -15,6 +15,7 @@ from app.errors import GatewayError
 from app.formats import MIME as MIME
 from app.formats import ImageFormat as ImageFormat
 from app.formats import Size as Size
+from app.steps import Step
 from providers.base import Blob, Media
 
 ResponseFormat = Literal["url", "b64_json"]
@@ -222,6 +223,7 @@ class Receipt:
     uncertain: bool = False  # a job that brought nothing may have been billed all the same
     error_code: str | None = None
     seconds: float = 0.0
+    steps: tuple[Step, ...] = ()  # as they ended; `app.steps.timings` sums them up by phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ COMPILE += ["--no-emit-index-url", "--no-annotate", "--no-header"]
 # Lock -> the extra that it adds to the project's dependencies.
 LOCKS = {
     "requirements.lock": "",
+    "requirements-otel.lock": "otel",
     "requirements-demo.lock": "demo",
     "requirements-dev.lock": "dev",
     "requirements-bench.lock": "bench",

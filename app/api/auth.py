@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from app.errors import InvalidApiKey, OriginNotAllowed
 from app.types import Caller
+from app.visits import current
 
 OPEN = Caller("open", "anyone")
 
@@ -30,6 +31,12 @@ class Authenticator:
 
     def caller(self, request: Request) -> Caller:
         """Raises InvalidApiKey: the same answer for every wrong key, which is never repeated."""
+        caller = self._caller(request)
+        if (visit := current.get()) is not None:
+            visit.key_id = caller.key_id
+        return caller
+
+    def _caller(self, request: Request) -> Caller:
         if self._digest is None:
             self._check_origin(request)
             return OPEN

@@ -29,7 +29,8 @@ from app.budgets import Memory
 from app.config import Config, Limits
 from app.errors import GatewayError, InternalError, InvalidType
 from app.gateway import Attended, Gateway, Prepared
-from app.types import Artefact, Outcome
+from app.types import Artefact, EditRequest, Outcome
+from app.visits import Visit
 
 log = logging.getLogger("imagegate.api")
 
@@ -59,9 +60,17 @@ def edits_router(
         with memory.hold(_held_bytes(request, config.limits)):
             body = Body(request.receive, length, config.limits)
             deployment = request.path_params.get("deployment")
+            visit: Visit = request.state.visit
+
+            def check(asked: EditRequest) -> None:
+                found = gateway.catalogue.find(asked.model)
+                visit.model = found.model.id if found else "other"
+                gateway.check(asked)
+
             async with AsyncExitStack() as attending:
                 with gateway.expecting(caller, terms):
-                    asked = await reader.read(request, body, "image-edit", caller, terms, gateway.check, deployment)
+                    with visit.measure("receive"):
+                        asked = await reader.read(request, body, "image-edit", caller, terms, check, deployment)
                     prepared = gateway.prepare(asked)
                     if dry_run:
                         return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
@@ -69,7 +78,8 @@ def edits_router(
                 if prepared.plan.delivery.stream:
                     return EventStream(prepared, attended, attending.pop_all(), body, keepalive_seconds)
                 outcome = await _unless_gone(body, attended.run.outcome())
-                return wire.answer(outcome, repeated=attended.repeated)
+                with visit.measure("answer"):
+                    return wire.answer(outcome, repeated=attended.repeated)
 
     described = edit_operation(gateway.catalogue)
     gateway.catalogue.on_replace(lambda: described.update(edit_operation(gateway.catalogue)))

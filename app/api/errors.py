@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, bare
+from app.visits import current
 
 log = logging.getLogger("imagegate.api")
 
@@ -28,6 +29,8 @@ def envelope(error: GatewayError) -> bytes:
 def render(error: GatewayError, request_id: str) -> Response:
     """The answer for an error. What is not the caller's fault goes into the log."""
     headers = {}
+    if (visit := current.get()) is not None:
+        visit.error_code = error.code
     retry_after = error.retry_after
     if retry_after is None and error.status in (429, 503) and error.should_retry is not False:
         retry_after = RETRY_SECONDS

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.body import ClientGone
 from app.api.errors import render
 from app.errors import InternalError, Overloaded
+from app.visits import Visit, Visits, current
 
 log = logging.getLogger("imagegate.api")
 
@@ -30,9 +31,11 @@ LINGER_BYTES = 64 << 20
 class RequestContext:
     """Gives each request its id (`request.state.request_id`, header x-request-id) and catches what nobody caught."""
 
-    def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, new_id: Callable[[], str], visits: Visits | None = None) -> None:
+        """`visits` are told of each request."""
         self._app = app
         self._new_id = new_id
+        self._visits = visits or Visits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -41,7 +44,17 @@ class RequestContext:
             return
         request_id = self._new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(scope, receive, send, request_id)
+        visit = self._visits.begin(request_id, scope["method"], scope["path"], scope["headers"])
+        scope["state"]["visit"] = visit
+        entered = current.set(visit)
+        try:
+            await self._answer(scope, _Exchange(scope, receive, send, visit), request_id)
+        finally:
+            visit.route = getattr(scope.get("route"), "path", "")
+            self._visits.end(visit)
+            current.reset(entered)
+
+    async def _answer(self, scope: Scope, exchange: _Exchange, request_id: str) -> None:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:  # the server's patience with running requests is over
@@ -56,6 +69,7 @@ class RequestContext:
                 await render(stopping, request_id)(scope, exchange.receive, exchange.send)
             raise
         except ClientGone:
+            exchange.visit.gone = True
             log.info("%s: the client hung up", request_id)
         except Exception:
             log.exception("%s: a defect of the gateway", request_id)
@@ -70,17 +84,17 @@ class RequestContext:
 class _Exchange:
     """One request and its answer, as they pass by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, visit: Visit) -> None:
         self.started = False
+        self.visit = visit
         self._receive = receive
         self._send = send
-        self._request_id = request_id
-        self._began = time.perf_counter()
         self._unread = _announces_body(scope)
         self._closing = False
 
     async def receive(self) -> Message:
         message = await self._receive()
+        self.visit.bytes_in += len(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body"):
             self._unread = False
         return message
@@ -88,19 +102,22 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.visit.status = message["status"]
             self._closing = self._unread
-            milliseconds = (time.perf_counter() - self._began) * 1000
+            milliseconds = (time.monotonic() - self.visit.began) * 1000
             message["headers"] = [
                 *message["headers"],
-                (b"x-request-id", self._request_id.encode()),
+                (b"x-request-id", self.visit.id.encode()),
                 (b"openai-processing-ms", b"%d" % milliseconds),
                 *([(b"connection", b"close")] if self._closing else []),
             ]
         elif self._closing and not message.get("more_body"):
             # The client has the whole answer with this; what follows only keeps the connection open for a while.
+            self.visit.bytes_out += len(message.get("body", b""))
             await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b""}
+        self.visit.bytes_out += len(message.get("body", b""))
         await self._send(message)
 
     async def _linger(self) -> None:

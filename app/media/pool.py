@@ -33,6 +33,10 @@ BUDGET = 256 * 1024 * 1024  # bytes of decoded pictures at once
 class PixelWorkers(Protocol):
     """What carries out jobs."""
 
+    @property
+    def pids(self) -> list[int]:
+        """Of its processes."""
+
     async def run(self, pixels: Pixels[T], *, owed: bool = False) -> T:
         """To its end."""
 
@@ -55,10 +59,12 @@ class MediaPool:
         *,
         budget: int = BUDGET,
         workers: PixelWorkers | None = None,
+        observe: Callable[[str, float], None] = lambda format, seconds: None,
     ) -> None:
+        """`observe`: see `Workers`."""
         count = threads or cores()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")
-        self._workers = workers or Workers(count)
+        self._workers = workers or Workers(count, observe=observe)
         self._most = count + queue
         self._budget = budget
         self._inside = 0  # pieces of work that were taken and have not ended
@@ -84,6 +90,26 @@ class MediaPool:
         self._check()
         with self._counted():
             return await self._work(pixels, owed=False)
+
+    @property
+    def inside(self) -> int:
+        """Pieces of work that were taken and have not ended."""
+        return self._inside
+
+    @property
+    def waiting(self) -> int:
+        """Those of them that wait for room to decode."""
+        return len(self._waiting)
+
+    @property
+    def used(self) -> int:
+        """Bytes that the pictures which are decoded now were estimated at."""
+        return self._used
+
+    @property
+    def children(self) -> int:
+        """Processes that there are."""
+        return len(self._workers.pids)
 
     def close(self) -> None:
         """Take no more work; children are gone when this returns, threads end by themselves."""

@@ -24,7 +24,7 @@ from typing import ParamSpec, TypeVar
 
 import app
 from app.errors import Overloaded
-from app.media.pixels import Job, Pixels, blamed
+from app.media.pixels import Encode, Job, Pixels, blamed
 from app.media.wire import Ended, from_job, receive, send, to_outcome
 
 P = ParamSpec("P")
@@ -158,7 +158,15 @@ class _Child:
 class Workers:
     """At most `most` children at once; who comes when all are busy waits for its turn."""
 
-    def __init__(self, most: int, bounds: Bounds | None = None, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        most: int,
+        bounds: Bounds | None = None,
+        command: Sequence[str] = COMMAND,
+        observe: Callable[[str, float], None] = lambda format, seconds: None,
+    ) -> None:
+        """`observe` is told of each job that was done: the format that it wrote ("none": it only read), and seconds."""
+        self._observe = observe
         self.bounds = bounds or Bounds()
         self._command = command
         self._slots = asyncio.Semaphore(most)
@@ -184,12 +192,15 @@ class Workers:
                 if number > 2:
                     await asyncio.sleep(self.bounds.pauses[number - 3])
                 child = await self._ready_child(owed)
+                began = asyncio.get_running_loop().time()
                 child.taken()  # here, not in the thread: a cancellation can come before that has begun
                 try:
                     async with asyncio.timeout(self.bounds.seconds):
                         await self._blocking(child.ask, pixels.job)
                         await child.readable()
-                        return await self._blocking(child.answer, pixels)
+                        done = await self._blocking(child.answer, pixels)
+                        self._observe(_written(pixels.job), asyncio.get_running_loop().time() - began)
+                        return done
                 except TimeoutError:
                     raise pixels.blame(blamed(pixels.job, _TOO_LONG, "its picture child was killed")) from None
                 except Ended as error:
@@ -303,6 +314,11 @@ class Workers:
             self._threads.submit(reap)
         except RuntimeError:  # closed: they are reaped there
             child.socket.close()
+
+
+def _written(job: Job) -> str:
+    last = job.steps[-1]
+    return last.format if isinstance(last, Encode) else "none"
 
 
 def _paths() -> list[str]:

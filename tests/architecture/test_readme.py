@@ -9,7 +9,7 @@ import yaml
 
 from app.catalogue.describe import markdown
 from app.catalogue.load import HERE, load_common, load_model
-from app.config import Config, Limits, Results, StorageSettings
+from app.config import Config, Limits, MetricsSettings, Results, StorageSettings
 from app.registry import provider_classes
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,11 @@ def test_config_yaml_shows_every_setting_with_its_default() -> None:
     shown = yaml.safe_load(re.sub(r"^# (?=[ a-z_]+:)", "", text, flags=re.MULTILINE))
     assert set(shown) == set(Config.model_fields)
     Config.model_validate({name: value for name, value in shown.items() if value is not None and name != "providers"})
-    for group, model in (("limits", Limits), ("results", Results), ("storage", StorageSettings)):
+    for group, model in (
+        ("limits", Limits),
+        ("results", Results),
+        ("storage", StorageSettings),
+        ("metrics", MetricsSettings),
+    ):
         assert set(shown[group]) == set(model.model_fields)
         assert model.model_validate(shown[group]) == model()

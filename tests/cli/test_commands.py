@@ -168,10 +168,9 @@ def test_serving_without_a_key_says_that_the_sandbox_is_used(tmp_path: Path) -> 
     environ = {**clean, "IMAGEGATE_DATA_DIR": str(tmp_path)}
     with log.open("w") as stderr, Child(["serve", "--port", "0"], environ, stderr=stderr) as gateway:
         assert gateway.said["url"].startswith("http://127.0.0.1:")
-    lines = [line for line in log.read_text().splitlines() if "sandbox" in line]
-    assert lines == [
-        "imagegate: FAL_KEY is not set: using the built-in fal.ai sandbox; its pictures are samples, no AI, "
-        "and nothing is billed."
+    lines = [json.loads(line) for line in log.read_text().splitlines() if "sandbox" in line]
+    assert [line["message"] for line in lines] == [
+        "FAL_KEY is not set: using the built-in fal.ai sandbox; its pictures are samples, no AI, and nothing is billed."
     ]
 
 
@@ -206,7 +205,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_variable_that_nothing_reads_is_told(tmp_path: Path) -> None:
     done = imagegate("serve", cwd=tmp_path, IMAGEGATE_PROT="8000", IMAGEGATE_MODELS_DIR="/nowhere")
-    assert "imagegate: IMAGEGATE_PROT is set, but there is no such setting" in done.stderr
+    assert "IMAGEGATE_PROT is set, but there is no such setting" in done.stderr
 
 
 def test_a_file_that_is_missing_is_one_line() -> None:

@@ -21,6 +21,7 @@ from app.faults import FAULTS
 from app.jobs import Job, Journal
 from app.media.blob import MemoryBlob
 from app.runs import Stop
+from app.steps import Steps
 from app.types import Attempt, Call, Caller, Delivery, Plan, Quote, Slot, Terms
 from providers.base import Clock, Fault, Media, ProviderError, ProviderResult, Ticket
 from tests.fakes.clock import FakeClock, RealClock
@@ -90,6 +91,7 @@ class Run:
             keep_results_seconds=600,
             stop=self.stop,
             attempts=self.attempts,
+            steps=Steps(self.clock.monotonic),
             finish=finish,
             fates=self,
         )

@@ -41,6 +41,7 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
         attempt = breakers.of(offer)
         attempt.admit()
         attempt.failed(Fault.UNAUTHORIZED, "the key is no good")
+    hidden: list[str] = []
     running: Any = Running(
         Catalogue([]),
         upstreams,
@@ -49,6 +50,7 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
         Authenticator(""),
         lambda name, settings: Rigid(settings),  # type: ignore[arg-type,return-value]
         lambda provider: Upstream(provider, deliverer),
+        hidden.extend,
     )
     live = Live(
         Config(),
@@ -72,6 +74,7 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
     asyncio.run(asyncio.wait_for(exchange(), 20))
     provider: Any = upstreams["rigid"].provider
     assert (old.key, provider.key) == ("first", "second")
+    assert "second" in hidden
     assert upstreams["rigid"].deliverer is deliverer
     assert {name: view.locked for name, view in breakers.states().items()} == {"rigid/a": False, "rigider/a": True}
     breakers.keep(["rigider/a"])

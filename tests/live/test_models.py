@@ -118,7 +118,7 @@ def test_a_setting_that_takes_a_restart_is_said_and_not_taken(live: StartLive) -
     names = ["strict", "limits.images", "providers.fal.label"]
     assert gate.configuration()["needs_restart"] == names
     for name in names:
-        assert f"WARNING imagegate.live {name} has changed: that takes a restart" in gate.log()
+        assert f'"imagegate.live", "message": "{name} has changed: that takes a restart"' in gate.log()
     assert gate.edit("qwen-image-edit-2509", anything="goes").status_code == 200
     write(gate.folder / "config.yaml", "{}\n")
     soon(lambda: not gate.configuration()["needs_restart"], what="the way back")

@@ -15,6 +15,7 @@ from app.collecting import Order
 from app.dispatch import Dispatcher
 from app.jobs import Job, Journal
 from app.runs import Stop
+from app.steps import Steps
 from app.store.jobs import JobStore
 from app.types import Call, Caller, Delivery, Plan, Quote, Terms
 from providers.base import ProviderResult, Ticket
@@ -53,7 +54,18 @@ async def test_ten_jobs_that_begin_at_once_are_all_entered(store: JobStore, key:
         terms = Terms(None if key is None else f"{key} {id}")
         await journal.open(id, Caller("k", "n"), terms, "content", plan, quote, seconds=60, keep_seconds=60)
         order: Order[ProviderResult] = Order(
-            id, "k", plan, FakeProvider(), (), clock.monotonic() + 60, 600, Stop(), [], keep, NoFates()
+            id,
+            "k",
+            plan,
+            FakeProvider(),
+            (),
+            clock.monotonic() + 60,
+            600,
+            Stop(),
+            [],
+            Steps(clock.monotonic),
+            keep,
+            NoFates(),
         )
         assert [done.error async for done in dispatcher.run(order)] == [None] * 10
         assert [job.state for job in await store.jobs_of(id)] == ["submitted"] * 10

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.store.census import Census
 from app.store.db import Database, Row, Statement, open_database
 from app.store.jobs import JobStore
 from tests.store.rows import NOW, request_row
@@ -37,6 +38,7 @@ QUESTIONS: dict[str, tuple[Callable[[JobStore], Awaitable[Any]], str]] = {
     "of a job": (lambda store: store.listing(None, None, 9, job="job", state="done"), "jobs_job"),
     "that run": (lambda store: store.listing(None, LAST, 9, state="running"), "requests_state"),
     "with lost jobs": (lambda store: store.listing("anna", LAST, 9, state="lost"), "jobs_state"),
+    "open jobs": (lambda store: Census(store._db).open_jobs(), "jobs_state"),
     "with jobs done": (lambda store: store.listing("anna", LAST, 9, state="done"), "requests_of_caller"),
 }
 
