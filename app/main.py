@@ -29,6 +29,7 @@ from app.api.middleware import RequestContext
 from app.api.models import models_router
 from app.api.ops import ops_router
 from app.api.pictures import PictureLoader
+from app.api.playground import playground_router
 from app.api.request import RequestReader
 from app.api.requests import requests_router
 from app.breaker import Breakers, BreakerView
@@ -264,6 +265,7 @@ def build(
     asgi.include_router(
         ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, live.view, __version__)
     )
+    asgi.include_router(playground_router([config.public_url, config.storage.endpoint]))
     sources = Sources(
         lambda: gateway.catalogue, telemetry.visits, runs, admission, breakers, memory, pool, journal, database, storage
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -49,7 +50,7 @@ class Authenticator:
 
     def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
-        if origin is None or "*" in self._origins or origin in self._origins:
+        if origin is None or "*" in self._origins or origin in self._origins or _is_own_page(request, origin):
             return
         host = urlsplit(origin).hostname or ""
         if host != "localhost" and not host.startswith("127.") and host != "::1":
@@ -57,6 +58,19 @@ class Authenticator:
                 "This gateway has no API key and takes no requests from pages of other origins. "
                 "Name the origin in IMAGEGATE_CORS_ORIGINS."
             )
+
+
+def _is_own_page(request: Request, origin: str) -> bool:
+    """Whether a page of this very gateway calls. Browsers say so where the connection is safe; elsewhere an address
+    that is no name must be the one that was called: a foreign name could be made to lead here (DNS rebinding)."""
+    if request.headers.get("sec-fetch-site") == "same-origin":
+        return True
+    parts = urlsplit(origin)
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return False
+    return parts.netloc == request.headers.get("host")
 
 
 def _given(request: Request) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.catalogue.schema import Model, Offer, Row, field_of
+from app.catalogue.schema import Model, Offer, Row, Sizing, field_of
 
 
 def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -37,9 +37,11 @@ def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def schema(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The entry with its whole parameter table, one for each offer."""
+    """The entry with its whole parameter table, what pictures may come in and what sizes go out, for each offer."""
     entry = describe(model, labels)
     for shown, offer in zip(entry["providers"], model.offers, strict=True):
+        shown["accepts"] = offer.accepts.model_dump(mode="json")
+        shown["sizing"] = None if offer.sizing is None else _sizing(offer.sizing)
         shown["parameters"] = [parameter(name, row) for name, row in offer.params.items()]
     return entry
 
@@ -95,4 +97,18 @@ def _offer(offer: Offer, labels: Mapping[str, str]) -> dict[str, Any]:
         if price is None
         else {"per": price.per, "amount": float(price.amount), "currency": price.currency},
         "max_images": offer.accepts.images,
+    }
+
+
+def _sizing(sizing: Sizing) -> dict[str, Any]:
+    """Pairs as people write them: 16:9 and 1024x768. Lengths in pixels."""
+    return {
+        "multiple_of": sizing.multiple_of,
+        "min_side": sizing.min_side,
+        "max_side": sizing.max_side,
+        "default": sizing.default,
+        "tiers": dict(sizing.tiers),
+        "ratios": [f"{width}:{height}" for width, height in sizing.ratios],
+        "sizes": [f"{width}x{height}" for width, height in sizing.sizes],
+        "presets": {name: f"{width}x{height}" for name, (width, height) in sizing.presets.items()},
     }

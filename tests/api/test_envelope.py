@@ -40,7 +40,7 @@ def test_unknown_paths(gateway: Served, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/%01", "/%00", "/%ff%fe", "/\u202e", "/" + "a" * 5000, "/..%2f..%2fetc/passwd", "//", "/'\"<script>"]
+    "path", ["/%01", "/%00", "/%ff%fe", "/\u202e", "/" + "a" * 5000, "/..%2f..%2fetc/passwd", "/none//", "/'\"<script>"]
 )
 def test_odd_paths(gateway: Served, path: str) -> None:
     refused(gateway.get(path), 404, "not_found")

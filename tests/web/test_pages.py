@@ -1,0 +1,364 @@
+"""What holds for all pages: no markup out of text, a strict policy, little to load, nothing that moves, axe-core."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Page, Request, Route, expect
+
+from tests.conftest import PHOTO, Served, StartGateway
+from tests.web.conftest import DESKTOP, PHONE, OpenPage, fill_in, shoot
+
+ROOT = Path(__file__).parents[2]
+WEB = ROOT / "app" / "web"
+MODEL = "qwen-image-edit-2509"
+PATHS = ["/", "/models", f"/models/{MODEL}", "/requests", "/usage", "/keys"]
+
+PAYLOADS = [
+    "<script>xss=1</script>",
+    "<img src=x onerror=xss=1>",
+    '"><svg onload=xss=1>',
+    "'><iframe srcdoc='<script>parent.xss=1</script>'>",
+    "javascript:xss=1",
+    "<a href=javascript:xss=1>a</a>",
+    "<body onload=xss=1>",
+    "<input autofocus onfocus=xss=1>",
+    "<details open ontoggle=xss=1>",
+    "<video><source onerror=xss=1></video>",
+    "</code></pre><script>xss=1</script>",
+    "</textarea><img src=x onerror=xss=1>",
+    "<math><mtext></p><img src=x onerror=xss=1></math>",
+    "{{constructor.constructor('xss=1')()}}",
+    "${xss=1}",
+    "&lt;img src=x onerror=xss=1&gt;",
+    "<style>@import 'javascript:xss=1'</style>",
+    "<object data='data:text/html,<script>parent.xss=1</script>'>",
+    "<base href='https://evil.example/'>",
+    "\u202e<form action=//evil.example><button>xss",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A gateway whose models are called like attacks."""
+    folder = tmp_path_factory.mktemp("models")
+    for number, payload in enumerate(PAYLOADS):
+        text = {"type": "string", "max_length": 5000, "doc": payload}
+        offer = {
+            "provider": "fal",
+            "endpoint": "fal-ai/qwen-image-edit-2509",
+            "accepts": {"images": 3},
+            "params": {
+                "prompt": {"how": "passthrough", "required": True, **text},
+                "image": {"how": "renamed", "to": "image_urls", "type": "images", "required": True, "doc": payload},
+                "style_name": {"how": "passthrough", "type": "string", "values": [payload, "b"], "doc": payload},
+            },
+        }
+        model = {"id": f"hostile-{number}", "name": payload, "creator": payload, "description": payload}
+        model |= {"aliases": [f"{payload}{number}"], "modes": ["image-edit"], "offers": [offer]}
+        (folder / f"{number}.yaml").write_text(yaml.safe_dump(model))
+    return start_gateway(IMAGEGATE_MODELS_DIR=str(folder))
+
+
+def unharmed(page: Page) -> None:
+    assert page.evaluate("typeof xss") == "undefined"
+    planted = (
+        "iframe, object, embed, base, form[action], [onerror], [onload], [onfocus], [ontoggle], img[src=x], main script"
+    )
+    assert page.locator(planted).count() == 0
+    assert page.locator("a[href^=javascript]").count() == 0
+
+
+def test_text_stays_text(hostile: Served, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(hostile, "/models")
+    for number, payload in enumerate(PAYLOADS):
+        expect(page.locator(f"a[href='/models/hostile-{number}'] h2")).to_have_text(payload.replace("\u202e", "\u202e"))
+    unharmed(page)
+    page.goto(f"{hostile.url}/?model=hostile-1")
+    page.locator("#p-prompt").wait_for()
+    names = [f"{number}{re.sub('[/]', '_', payload)}.jpg" for number, payload in enumerate(PAYLOADS[:3])]
+    for name in names:
+        (tmp_path / name).write_bytes(PHOTO.read_bytes())
+    page.locator("#p-image").set_input_files([tmp_path / name for name in names])
+    page.get_by_role("tab", name="What will be sent").click()
+    for payload in PAYLOADS:
+        page.locator("#p-prompt").fill(payload)
+        expect(page.locator("#see-panel .code").first).to_contain_text(json.dumps(payload, ensure_ascii=False)[1:-1])
+    page.get_by_role("tab", name="Code").click()
+    for language in ("Python", "JavaScript", "curl"):
+        page.get_by_role("tab", name=language).click()
+        unharmed(page)
+    page.goto(f"{hostile.url}/models/hostile-2")
+    expect(page.get_by_role("heading", level=1)).to_have_text(PAYLOADS[2])
+    unharmed(page)
+
+
+def test_errors_and_addresses_stay_text(gateway: Served, open_page: OpenPage) -> None:
+    page = open_page(gateway)
+    fill_in(page)
+    for payload in PAYLOADS:
+        page.locator("#p-size").fill(payload)
+        expect(page.locator("#p-size-wrong")).to_be_visible()
+    unharmed(page)
+    for path in (
+        "/models/<img src=x onerror=xss=1>",
+        "/requests/<img src=x onerror=xss=1>",
+        "/?model=<script>xss=1</script>",
+    ):
+        page.goto(gateway.url + path)
+        page.locator("main h1").first.wait_for(state="attached")
+        unharmed(page)
+    run = {"model": MODEL, "prompt": PAYLOADS[1], "image_url": "data:,", "size": PAYLOADS[2]}
+    assert gateway.post(run).status_code == 400
+
+
+def test_the_policy_is_strict_and_holds_for_every_file(gateway: Served) -> None:
+    shell = gateway.get("/")
+    assets = re.findall(r'(?:src|href)="(/assets/[^"]+)"', shell.text)
+    assert len(assets) > 15
+    for path in ["/", "/models/a/b", *assets]:
+        answer = gateway.get(path)
+        assert answer.status_code == 200, path
+        policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+        assert (
+            policy["default-src"]
+            == policy["base-uri"]
+            == policy["form-action"]
+            == policy["frame-ancestors"]
+            == "'none'"
+        )
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "set-cookie" not in answer.headers
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", shell.text)
+
+
+def test_pictures_may_come_from_the_public_url_too(start_gateway: StartGateway) -> None:
+    page = start_gateway(IMAGEGATE_PUBLIC_URL="http://pictures.test:81/base").get("/")
+    policy = page.headers["content-security-policy"]
+    assert "img-src 'self' blob: data: https: http://pictures.test:81;" in policy
+
+
+def test_nothing_of_ours_makes_markup_of_text() -> None:
+    for path in WEB.glob("*.js"):
+        found = re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|dangerously|\beval\b|new Function", path.read_text()
+        )
+        assert found is None, f"{path.name}: {found}"
+
+
+def test_files_are_cached_for_good_and_pages_are_asked_for_again(gateway: Served) -> None:
+    shell = gateway.get("/")
+    assert shell.headers["cache-control"] == "no-cache"
+    assert gateway.get("/", headers={"if-none-match": shell.headers["etag"]}).status_code == 304
+    [script] = re.findall(r'src="(/assets/[^"]+/app.js)"', shell.text)
+    answer = gateway.get(script)
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.content == (WEB / "app.js").read_bytes()
+    plain = gateway.get(script, headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert gateway.http.head(script).headers["content-length"] == str(len(gzip.compress(plain.content, 9, mtime=0)))
+    for wrong in (
+        re.sub(r"assets/\w+", "assets/0123", script),
+        script.replace("app.js", "..%2f..%2fmain.py"),
+        script.replace("app.js", "index.html"),
+        script.replace("app.js", "vendor/README.md"),
+    ):
+        assert gateway.get(wrong).status_code == 404, wrong
+
+
+def test_the_first_view_is_light_and_nothing_moves(gateway: Served, open_page: OpenPage) -> None:
+    page = open_page(gateway, "/healthz")
+    protocol = page.context.new_cdp_session(page)
+    protocol.send("Network.enable")
+    loaded: list[float] = []
+    protocol.on("Network.loadingFinished", lambda event: loaded.append(event["encodedDataLength"]))
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.goto(gateway.url)
+        page.locator("#p-prompt").wait_for()
+        page.wait_for_load_state("networkidle")
+        shift = """() => new Promise(done => {
+          let sum = 0;
+          const add = list => list.getEntries().forEach(entry => { sum += entry.value; });
+          new PerformanceObserver(add).observe({type: 'layout-shift', buffered: true});
+          setTimeout(() => done(sum), 200);
+        })"""
+        assert page.evaluate(shift) < 0.02
+    assert len(loaded) > 20
+    assert sum(loaded) < 150_000
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", PATHS)
+def test_axe_finds_nothing_serious(gateway: Served, open_page: OpenPage, axe: str, path: str, dark: bool) -> None:
+    page = open_page(gateway, path, dark=dark, size=PHONE if dark else DESKTOP)
+    page.locator("main h1").first.wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
+    if path == "/":
+        fill_in(page)
+        while page.locator("details:not([open]) > summary").count():
+            page.locator("details:not([open]) > summary").first.click()
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_text("Made by").wait_for()
+        page.wait_for_timeout(250)
+    page.evaluate(axe)
+    found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    bad = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert [
+        (one["id"], [node["html"][:120] + " " + str(node.get("failureSummary"))[:200] for node in one["nodes"][:3]])
+        for one in bad
+    ] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+    name = "playground" if path == "/" else path.strip("/").split("/")[0] + ("-one" if path.count("/") > 1 else "")
+    shoot(page, f"{name}-{'phone-dark' if dark else 'desktop-light'}")
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(gateway: Served, open_page: OpenPage) -> None:
+    page = open_page(gateway, "/models", dark=True)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    page.get_by_role("button", name="Switch to the light theme").click()
+    light = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == light
+    page.get_by_role("button", name="Switch to the dark theme").click()
+    assert page.evaluate(ground) == dark
+
+
+def test_a_model_that_is_a_file_appears_with_its_controls(hostile: Served, open_page: OpenPage) -> None:
+    page = open_page(hostile, "/models/hostile-4")
+    page.get_by_role("link", name="Try it").click()
+    expect(page.locator("#model")).to_have_value("hostile-4")
+    page.locator("summary", has_text="More settings").click()
+    expect(page.locator("#p-style_name option")).to_have_text(["not set", PAYLOADS[4], "b"])
+
+
+def test_pages_follow_the_history(gateway: Served, open_page: OpenPage) -> None:
+    page = open_page(gateway)
+    page.locator("#p-prompt").fill("kept while away")
+    page.get_by_role("navigation").get_by_role("link", name="Models").click()
+    page.locator(f"a[href='/models/{MODEL}']").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Qwen Image Edit 2509")
+    assert page.title() == "Model · imagegate"
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+    page.get_by_role("navigation").get_by_role("link", name="Playground").click()
+    expect(page.locator("#p-prompt")).to_have_value("kept while away")
+
+
+def answering(page: Page, answers: dict[str, Callable[[Request], Any]]) -> None:
+    """Answers of endpoints, in the shapes that the page promises to show."""
+    for pattern, answer in answers.items():
+
+        def fulfil(route: Route, request: Request, answer: Callable[[Request], Any] = answer) -> None:
+            route.fulfill(json=answer(request))
+
+        page.route(pattern, fulfil)
+
+
+def test_usage_shows_sums_beside_a_chart(gateway: Served, open_page: OpenPage, axe: str) -> None:
+    def usage(request: Request) -> Any:
+        last = re.search(r"to=([\d-]+)", request.url)
+        assert last
+        row = {"day": last[1], "key": "key_1", "key_name": "Ada", "model": MODEL, "requests": 3, "failed": 1}
+        row |= {"images": 5, "cost": 0.15, "currency": "USD", "cost_unknown": False}
+        other = row | {"key_name": PAYLOADS[1], "key": "key_2", "cost": 0.3, "images": 10}
+        return {"object": "usage", "by": ["day", "key", "model"], "data": [row, other], "total": {}}
+
+    page = open_page(gateway, "/models")
+    answering(page, {"**/v1/usage*": usage})
+    page.get_by_role("link", name="Usage").click()
+    expect(page.locator(".stats")).to_contain_text("$0.45")
+    expect(page.locator(".stats")).to_contain_text("15")
+    expect(page.locator("svg.chart .bar")).to_have_count(30)
+    page.locator("summary", has_text="As a table").first.click()
+    unharmed(page)
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")] == []
+    shoot(page, "usage-with-data-desktop-light")
+
+
+def test_keys_are_made_shown_once_limited_rotated_and_revoked(gateway: Served, open_page: OpenPage, axe: str) -> None:
+    key = {"id": "key_1", "object": "key", "name": "Ada", "prefix": "sk-ig-", "last4": "9f3c", "created": 1764000000}
+    key |= {"expires": None, "revoked": None, "limits": {"budget_day": 5, "models": [MODEL]}}
+    key |= {"spent": {"day": 1.25, "month": 3, "total": 12.5, "reserved": 0}}
+    asked: list[tuple[str, str, Any]] = []
+
+    def keys(request: Request) -> Any:
+        asked.append(
+            (request.method, request.url.split("/v1/", 1)[1], request.post_data_json if request.post_data else None)
+        )
+        if request.method == "GET":
+            return {"object": "list", "data": [key]}
+        return key | ({"key": "sk-ig-secret"} if request.method == "POST" else {})
+
+    page = open_page(gateway, "/models")
+    answering(page, {"**/v1/keys": keys, "**/v1/keys/**": keys})
+    page.get_by_role("link", name="Keys").click()
+    expect(page.locator("table")).to_contain_text("$1.25 of $5.00")
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("Grace")
+    page.get_by_label("Budget a day").fill("2.5")
+    page.get_by_label("Expires in days").fill("30")
+    page.get_by_role("button", name="Make the key").click()
+    expect(page.get_by_role("dialog")).to_contain_text("sk-ig-secret")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")] == []
+    shoot(page, "key-shown-desktop-light")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Change the limits of Ada").click()
+    page.get_by_label("Budget a day").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Rotate Ada").click()
+    page.get_by_role("button", name="Rotate", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("sk-ig-secret")
+    page.keyboard.press("Escape")
+    shoot(page, "keys-with-data-desktop-light")
+    page.get_by_role("button", name="Revoke Ada").click()
+    page.get_by_role("button", name="Revoke", exact=True).click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    changes = [one for one in asked if one[0] != "GET"]
+    assert changes == [
+        ("POST", "keys", {"name": "Grace", "budget_day": 2.5, "expires_in": 2_592_000}),
+        ("PATCH", "keys/key_1", {"budget_day": None}),
+        ("POST", "keys/key_1/rotate", {}),
+        ("DELETE", "keys/key_1", None),
+    ]
+
+
+def test_every_file_is_packaged_and_the_vendored_one_is_what_it_says() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]["app"]
+    for path in WEB.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(ROOT / "app").as_posix()
+            assert any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns), name
+    vendored = hashlib.sha256((WEB / "vendor" / "preact-htm.js").read_bytes()).hexdigest()
+    assert vendored == "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7"
+
+
+def test_an_open_gateways_own_pages_may_call_it_and_others_not(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    body = {"model": MODEL, "prompt": "a", "image_url": "data:,"}
+    own = {"origin": "http://192.0.2.7:8000", "host": "192.0.2.7:8000"}
+    rebound = {"origin": "http://evil.example:8000", "host": "evil.example:8000"}
+    foreign = {"origin": "http://192.0.2.7:8000", "host": "127.0.0.1:8000"}
+    https = {"origin": "https://images.example", "host": "images.example", "sec-fetch-site": "same-origin"}
+    for headers, status in ((own, 400), (https, 400), (rebound, 403), (foreign, 403)):
+        assert gateway.post(body, headers=headers).status_code == status, headers
