@@ -1,4 +1,4 @@
-"""The command line: serve · demo · sandbox · models · storage · plan."""
+"""The command line: serve · demo · sandbox · keys · models · storage · plan."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from app.cli import keys
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.add_argument("--port", type=int, default=8010, help="0 takes a free one (default: 8010)")
     sandbox.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     sandbox.set_defaults(run=_sandbox)
+
+    keys.add_parser(commands)
 
     models = commands.add_parser("models", help="list, check and import models, print a model's parameters")
     models.set_defaults(run=_models, action="list")
@@ -109,7 +113,8 @@ def _serve(chosen: argparse.Namespace) -> int:
     with ExitStack() as stack:
         settings, stand_ins = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
         redactor = logs.set_up(config.log_level, config.log_format, _secrets(config, settings))
-        from app.main import build, check_database, check_storage
+        from app.checks import check_database, check_storage
+        from app.main import build
         from app.memory import settle
 
         check_database(config)
@@ -275,8 +280,8 @@ def _models(chosen: argparse.Namespace) -> int:
 def _storage(chosen: argparse.Namespace) -> int:
     import asyncio
 
+    from app.checks import try_storage
     from app.config import ConfigError, load_config
-    from app.main import try_storage
     from app.storage.base import StorageError
     from app.storage.bucket import make_bucket
 

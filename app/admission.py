@@ -31,9 +31,10 @@ RETRY_LEAST, RETRY_MOST = 1.0, 120.0  # OpenAI's SDK obeys Retry-After up to 120
 class _Line:
     """One caller's jobs at one provider."""
 
-    __slots__ = ("running", "waiting")
+    __slots__ = ("most", "running", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most  # jobs at once; 0 = no limit
         self.running = 0
         self.waiting: OrderedDict[asyncio.Future[float], None] = OrderedDict()  # ordered, and O(1) to leave
 
@@ -69,15 +70,15 @@ class Admission:
         self._queue = queue
         self._lanes: dict[str, _Lane] = {}
 
-    def check(self, provider: str, caller: str, jobs: int) -> None:
-        """Whether `jobs` more could at least wait. Raises RateLimited.
+    def check(self, provider: str, caller: str, jobs: int, *, most: int | None = None) -> None:
+        """Whether `jobs` more could at least wait; `most`: the caller's own limit, if there is one. Raises RateLimited.
 
         Where nobody waits there is room for any request, also for one that is larger than the queue.
         """
         lane = self._lanes.get(provider)
         if lane is None or not lane.waiting or not self._queue:
             return
-        line = lane.lines.get(caller) or _Line()
+        line = lane.lines.get(caller) or _Line(self._most(most))
         to_wait = jobs - self._room(lane, line, jobs)
         places = max(self._queue - lane.waiting, 0)
         if to_wait <= 0 or (to_wait <= places and len(line.waiting) <= SHARE * places):
@@ -89,10 +90,11 @@ class Admission:
         raise RateLimited(f"{what} Nothing was sent. Try again later.", retry_after=self._retry_after(lane, line))
 
     @asynccontextmanager
-    async def slot(self, provider: str, caller: str) -> AsyncIterator[None]:
-        """A place among the jobs that run, as soon as it is this caller's turn. May be cancelled at any time."""
+    async def slot(self, provider: str, caller: str, *, most: int | None = None) -> AsyncIterator[None]:
+        """A place among the jobs that run, as soon as it is this caller's turn; `most` as for `check`. May be cancelled
+        at any time."""
         lane = self._lanes.setdefault(provider, _Lane())
-        began = await self._turn(lane, caller)
+        began = await self._turn(lane, caller, self._most(most))
         try:
             yield
         finally:
@@ -115,9 +117,12 @@ class Admission:
     # ---- turns. A caller is in `turns` exactly while they have a job waiting and are under their own limit. While a
     # slot is free, `turns` is empty: so whoever finds one takes nobody's turn.
 
-    async def _turn(self, lane: _Lane, caller: str) -> float:
+    async def _turn(self, lane: _Lane, caller: str, most: int) -> float:
         """Wait for a slot and take it. When that was, on the clock."""
-        line = lane.lines.setdefault(caller, _Line())
+        line = lane.lines.get(caller)
+        if line is None:
+            line = lane.lines[caller] = _Line(most)
+        line.most = most  # it may have been changed since
         if self._room(lane, line, 1):
             return self._take(lane, line)
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -172,12 +177,15 @@ class Admission:
     # ---- numbers
 
     def _under_own_limit(self, line: _Line) -> bool:
-        return not self._jobs_per_key or line.running < self._jobs_per_key
+        return not line.most or line.running < line.most
+
+    def _most(self, most: int | None) -> int:
+        return self._jobs_per_key if most is None else most
 
     def _room(self, lane: _Lane, line: _Line, jobs: int) -> int:
         """How many of so many jobs of this caller could run at once."""
         free = self._jobs - lane.running if self._jobs else jobs
-        own = self._jobs_per_key - line.running if self._jobs_per_key else jobs
+        own = line.most - line.running if line.most else jobs
         return min(jobs, free, own)
 
     def _retry_after(self, lane: _Lane, line: _Line) -> float:

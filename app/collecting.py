@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
 from app.errors import Cancelled
@@ -59,6 +60,8 @@ class Order(Generic[T]):
     steps: Steps
     finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[T]]
     fates: Fates
+    most: int | None = None  # jobs at once of this key; None: as many as of any
+    price: Decimal | None = None  # of one picture, as far as it is known before
 
 
 class Collector:

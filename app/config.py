@@ -142,6 +142,9 @@ class Config(Strict):
         description="What signs URLs of stored pictures, 32 characters or more each: the first signs, all are taken. "
         "Gateways that share a store share them. Empty: one of its own in data_dir.",
     )
+    admin_key: SecretStr = Field(
+        SecretStr(""), description="Key of whoever administers the gateway: makes API keys, sees everybody's requests."
+    )
     image_origins: tuple[str, ...] = Field(
         (),
         description="Origins besides public https from which callers' pictures may be fetched, such as http://minio:9000.",
@@ -216,17 +219,23 @@ def load_config(environ: Mapping[str, str] | None = None, overrides: Mapping[str
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ConfigError("\n".join(lines)) from None
-    check_open(config)
+    admin_key = config.admin_key.get_secret_value().strip()
+    if admin_key and admin_key == config.api_key.get_secret_value().strip():
+        raise ConfigError("admin_key: must be another key than api_key")
     return config
 
 
-def check_open(config: Config) -> None:
-    """Raises ConfigError if other machines could spend money here without a key."""
-    if not config.is_loopback and not config.api_key.get_secret_value().strip() and not config.allow_open:
-        raise ConfigError(
-            f"host: {config.host} can be reached from other machines, but there is no API key. Set IMAGEGATE_API_KEY, "
-            "or IMAGEGATE_ALLOW_OPEN=true if everybody who can connect may spend your money."
-        )
+def check_open(config: Config, *, has_keys: bool) -> None:
+    """Raises ConfigError if other machines could spend money here without a key. `has_keys`: there are some in the
+    database."""
+    fixed = (config.api_key, config.admin_key)
+    if has_keys or config.is_loopback or config.allow_open or any(key.get_secret_value().strip() for key in fixed):
+        return
+    raise ConfigError(
+        f"host: {config.host} can be reached from other machines, but there is no API key. Set IMAGEGATE_API_KEY or "
+        "IMAGEGATE_ADMIN_KEY, make a key with `imagegate keys create`, or set IMAGEGATE_ALLOW_OPEN=true if everybody "
+        "who can connect may spend your money."
+    )
 
 
 def unread_variables(environ: Mapping[str, str] | None = None) -> list[str]:

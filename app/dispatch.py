@@ -29,7 +29,7 @@ from app.errors import (
 from app.faults import FAULTS
 from app.jobs import Job, Journal
 from app.records import Verdict
-from app.types import Attempt, Call, Plan, Slot
+from app.types import Attempt, Call, Caller, Plan, Slot
 from providers.base import Clock, Fault, Media, ProviderCall, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.dispatch")
@@ -67,12 +67,12 @@ class Dispatcher:
         self._under_way = 0
         self._retrying = 0
 
-    def check(self, plan: Plan, key_id: str) -> None:
+    def check(self, plan: Plan, caller: Caller) -> None:
         """Whether a plan could be run now. Raises RateLimited, ProviderOut, ProviderMisconfigured."""
         offer = plan.offer
         breaker = self._breakers.of(f"{offer.provider}/{offer.endpoint}")
         _refuse(breaker, breaker.peek())
-        self._admission.check(offer.provider, key_id, len(plan.calls))
+        self._admission.check(offer.provider, caller.key_id, len(plan.calls), most=caller.concurrent_jobs)
 
     async def run(self, order: Order[T]) -> AsyncGenerator[Done[T], None]:
         """Each call as it ends, in that order. Who closes the generator early leaves the jobs as they are, upstream and
@@ -134,7 +134,8 @@ class Dispatcher:
             _refuse(breaker, breaker.admit())
             try:
                 payload = _filled(call.payload, order.pictures)
-                job = await self._journal.intend(order.request_id, offer, call, payload)
+                reserve = None if order.price is None else order.price * call.count
+                job = await self._journal.intend(order.request_id, offer, call, payload, reserve=reserve)
                 ticket: Ticket | None = None
                 try:
                     with order.steps.measure("submit") as step:
@@ -167,7 +168,7 @@ class Dispatcher:
 
     async def _turn(self, order: Order[Any], stack: AsyncExitStack) -> None:
         """A place among the jobs that may run at once. Raises RateLimited if there is none in time, Cancelled."""
-        slot = self._admission.slot(order.plan.offer.provider, order.key_id)
+        slot = self._admission.slot(order.plan.offer.provider, order.key_id, most=order.most)
         try:
             await self._collector.unless_stopped(order, stack.enter_async_context(slot), order.deadline)
         except TimeoutError:

@@ -28,8 +28,9 @@
         ├── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured, UpstreamAmbiguous 502 · ProviderTimeout 504
         └── ProviderOut 503           nothing was sent: the provider has failed too often just now
 
-`message` and `param` are public; `detail` is for the log only. `app.api.errors` is the one place that renders them,
-`app.faults` the one that makes them from a provider's failures.
+Those that an API key's limits bring (402, 403) are in `app.denials`. `message` and `param` are public; `detail` is for
+the log only. `app.api.errors` is the one place that renders them, `app.faults` the one that makes them from a
+provider's failures.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from app.collecting import Order
 from app.conclusion import Concluder
 from app.config import Config
 from app.delivery import Keep, Upstream
+from app.denials import ModelNotAllowed, PriceUnknown
 from app.dispatch import Dispatcher, Done
 from app.errors import (
     Cancelled,
@@ -31,6 +32,7 @@ from app.errors import (
 from app.faults import from_provider
 from app.harvest import Harvest, Harvester
 from app.jobs import Job, Journal, fingerprint
+from app.limits import Rates
 from app.media.finish import mask_checks
 from app.media.pool import MediaPool
 from app.media.prepare import begin_preparing
@@ -86,6 +88,7 @@ class Gateway:
         caretaker: Caretaker,
         runs: Runs,
         pool: MediaPool,
+        rates: Rates,
         clock: Clock,
         config: Config,
         *,
@@ -103,6 +106,7 @@ class Gateway:
         self._runs = runs
         self._replayer = Replayer(journal.store, runs, config.repeats, clock, now)
         self._pool = pool
+        self._rates = rates
         self._clock = clock
         self._config = config
         self._stopped: float | None = None  # when the end was announced, on the clock
@@ -130,6 +134,8 @@ class Gateway:
                 f"Supported modes: {', '.join(found.model.modes)}.",
                 param="model",
             )
+        if not request.caller.may_use(found.model.id):
+            raise ModelNotAllowed(f"Your API key may not use the model '{found.model.id}'.", param="model")
         return found
 
     # ---- running
@@ -169,6 +175,7 @@ class Gateway:
                 return
             with steps.measure("prepare"):
                 pictures, mask = await self._ready(prepared)
+                await self._rates.take_images(prepared.caller, prepared.plan.delivery.count)
                 earlier = await self._open(prepared, mask)
             opened = earlier is None
             if earlier is not None:  # it was there a moment later than we looked
@@ -194,8 +201,13 @@ class Gateway:
         """Everything that can fail before something is bought. The inputs as the provider can read them, without
         metadata; what the gateway itself will have to decode later is decoded once now, and kept."""
         plan, deliverer = prepared.plan, prepared.upstream.deliverer
+        if prepared.caller.has_budget and prepared.quote.total is None:
+            raise PriceUnknown(
+                f"What '{plan.model}' will cost is not known before, and your API key has a budget. Nothing was sent.",
+                param="model",
+            )
         deliverer.check_room(plan.delivery)
-        self._dispatcher.check(plan, prepared.caller.key_id)
+        self._dispatcher.check(plan, prepared.caller)
         step, mask = plan.delivery.mask, None
         if step is not None:
             for check in mask_checks(step):
@@ -271,6 +283,8 @@ class Gateway:
             steps=steps,
             finish=finish,
             fates=_Fates(self._recovery, prepared.id, plan),
+            most=prepared.caller.concurrent_jobs,
+            price=None if prepared.quote.total is None else prepared.quote.total / plan.delivery.count,
         )
         async with aclosing(self._dispatcher.run(order)) as calls:
             async for done in calls:

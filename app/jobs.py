@@ -15,8 +15,9 @@ What is still lost, ambiguous or cancelling after a day is `unresolved`, for an 
 the states that it may start from, so whoever comes second changes nothing and a job is charged once.
 
 A request is `running` until it is answered, `settling` while the fate of one of its jobs is open, then `settled`: the
-database itself looks whether a job is open. What a request may still cost is the sum of its open jobs: there is no
-reservation beside the rows that could get stuck.
+database itself looks whether a job is open. What a request may still cost is told by its row and its jobs': there is no
+reservation beside them that could get stuck. The request of a key with a budget is entered before anything else, and
+only if the budget has room for all of it: of ten pictures none is bought if not all can be paid.
 
 Before anything was bought a journal that cannot write is an error (Overloaded). Afterwards it is not: such writes are
 owed, and repeated in their order until they succeed.
@@ -35,10 +36,12 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from app.catalogue.schema import Offer
+from app.denials import InsufficientQuota
 from app.errors import Overloaded
 from app.records import Answered, MaskKeys, Verdict, dump_answer, dump_plan, dump_quote, dump_ticket, dump_verdict
 from app.store.db import StoreError, StoreRefusal
-from app.store.jobs import OPEN, JobRow, JobState, JobStore, Move, RequestRow, RequestState
+from app.store.jobs import OPEN, JobRow, JobState, JobStore, Move, OverBudget, RequestRow, RequestState
+from app.store.money import MICRO, micros
 from app.types import Call, Caller, EditRequest, Plan, Quote, Terms
 from providers.base import Clock, Fault, Media, ProviderError, Ticket, payload_mark
 
@@ -117,7 +120,8 @@ class Journal:
         keep_seconds: float,
         mask: MaskKeys | None = None,
     ) -> RequestRow | None:
-        """Enter a request; None. If its Idempotency-Key is taken, the request that has it. Raises Overloaded."""
+        """Enter a request, and with it reserve what it may cost; None. If its Idempotency-Key is taken, the request
+        that has it. Raises Overloaded, InsufficientQuota."""
         now = self._now()
         row = RequestRow(
             id=id,
@@ -132,20 +136,28 @@ class Journal:
             keep_until=now + seconds + keep_seconds,  # counted anew when it is answered
             plan=dump_plan(plan, mask),
             quote=dump_quote(quote),
+            reserve=None if quote.total is None else micros(quote.total),
         )
-        if row.key is None:  # nobody else can mean it: it is written with its first job
+        if row.key is None and not caller.has_budget:  # nobody else can mean it: it is written with its first job
             self._unwritten[id] = row
             return None
         self._must_be_up_to_date()
         try:
-            return await self._must(lambda: self.store.open(row))
+            if not caller.has_budget:
+                return await self._must(lambda: self.store.open(row))
+            found = await self._must(lambda: self.store.open_within_budget(row))
         except Overloaded as error:  # it may be there all the same: then it must not hold its key
             nothing = Answered("failed", int(now), "", Decimal(0), uncertain=False, error=error)
             self._owe_later(lambda: self._write_answer(id, nothing, keep_seconds=0, forget_key=True, moves=()))
             raise
+        if isinstance(found, OverBudget):
+            raise _over_budget(found)
+        return found
 
-    async def intend(self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any]) -> Job:
-        """This payload is about to be submitted. Raises Overloaded."""
+    async def intend(
+        self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any], *, reserve: Decimal | None = None
+    ) -> Job:
+        """This payload is about to be submitted; it may cost so much. Raises Overloaded."""
         now = self._now()
         job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, payload_mark(payload), now, call.first)
         row = JobRow(
@@ -159,6 +171,7 @@ class Journal:
             mark=job.mark,
             created=now,
             updated=now,
+            reserve=None if reserve is None else micros(reserve),
         )
         # With each job until one is written: two that begin at once may be written in any order.
         request = self._unwritten.get(request_id)
@@ -310,6 +323,12 @@ class Journal:
             await self.store.release(self.owner)
         except StoreError as error:
             log.error("the journal could not be let go of: %s", error)
+
+
+def _over_budget(found: OverBudget) -> InsufficientQuota:
+    needed, left = (f"{(amount * MICRO).normalize():f}" for amount in (found.needed, found.left))
+    which = "total budget" if found.budget == "total" else f"budget for this {found.budget} (UTC)"
+    return InsufficientQuota(f"The request needs {needed} USD; your API key's {which} has {left} USD left.")
 
 
 def _unwritable(why: str) -> Overloaded:

@@ -26,6 +26,7 @@ from app.catalogue.files import CatalogueError, ModelFiles
 from app.catalogue.load import HERE, Catalogue, model_paths, read_catalogue
 from app.config import Config, ConfigError, check_open, config_path, secret_variables, secrets_of
 from app.delivery import Upstream
+from app.errors import Overloaded
 from app.fields import Strict
 from app.registry import ProviderClass, RegistryError, settings_for
 from app.secretfile import secret_files
@@ -35,7 +36,7 @@ log = logging.getLogger("imagegate.live")
 
 POLL_SECONDS = 1.0
 SHOWN = 20  # refusals that /readyz shows
-LIVE = frozenset({"aliases", "models_dir", "log_level", "api_key", "providers"})
+LIVE = frozenset({"aliases", "models_dir", "log_level", "api_key", "admin_key", "providers"})
 """Settings that are taken in while the gateway runs (of `providers` only what is secret). The others need a restart."""
 
 Settings = Mapping[str, Mapping[str, str]]  # complete, by provider
@@ -132,9 +133,16 @@ class Live:
                 still, seen = marks == seen, marks
                 if asked or (still and marks != taken):
                     taken = marks
-                    self._take_in(await asyncio.to_thread(self._read), asked=asked)
+                    self._take_in(await asyncio.to_thread(self._read, await self._has_keys()), asked=asked)
             except Exception:
                 log.exception("the configuration cannot be watched: a defect of the gateway")
+
+    async def _has_keys(self) -> bool:
+        """Whether keys are in the database; as long as that cannot be asked there is no more than there is here."""
+        try:
+            return await self._running.auth.has_keys()
+        except Overloaded:
+            return False
 
     # ---- in a thread
 
@@ -146,13 +154,13 @@ class Live:
             paths += model_paths(folder)
         return tuple((str(path), _mark(path)) for path in paths)
 
-    def _read(self) -> _Fresh:
+    def _read(self, has_keys: bool) -> _Fresh:
         refused: list[str] = []
         config, restart = self._config, [name for name in self._restart if not name.startswith("providers.")]
         try:
             loaded = self._load()
             config = self._started.model_copy(update={name: getattr(loaded, name) for name in LIVE})
-            check_open(config)
+            check_open(config, has_keys=has_keys)
             restart = list(_differences(self._started, loaded))
         except ConfigError as error:
             config = self._config
@@ -205,9 +213,10 @@ class Live:
                 refused.append(f"provider {name}: {error}")
                 if name not in running.upstreams:
                     catalogue = None
-        if fresh.config.api_key != self._config.api_key:
-            running.auth.renew(fresh.config.api_key.get_secret_value())
-            changes.append("changed api_key")
+        for name in ("api_key", "admin_key"):
+            if getattr(fresh.config, name) != getattr(self._config, name):
+                changes.append(f"changed {name}")
+        running.auth.renew(fresh.config.api_key.get_secret_value(), fresh.config.admin_key.get_secret_value())
         if fresh.config.log_level != self._config.log_level:
             logging.getLogger().setLevel(fresh.config.log_level.upper())
             changes.append(f"changed log_level to {fresh.config.log_level}")

@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import httpx2
@@ -25,6 +24,7 @@ from app.api import openapi as api_openapi
 from app.api.auth import Authenticator
 from app.api.edits import edits_router
 from app.api.files import files_router
+from app.api.keys import keys_router
 from app.api.middleware import RequestContext
 from app.api.models import models_router
 from app.api.ops import ops_router
@@ -46,6 +46,9 @@ from app.harvest import Harvester
 from app.history import History
 from app.http1 import Http1
 from app.jobs import Journal
+from app.keyring import KeyRing
+from app.keys import Keys
+from app.limits import LocalLimiter, Rates
 from app.live import Live, Running, model_folders
 from app.media.blob import Room
 from app.media.download import Downloader
@@ -60,12 +63,10 @@ from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
 from app.sources import Sources
 from app.storage.base import Storage, StorageError
-from app.storage.bucket import BucketUnusable, open_bucket
-from app.storage.local import LocalStorage
-from app.storage.objects import ObjectStorage
-from app.storage.secret import load_or_create_secret
-from app.store.db import StoreError, StoreUnusable, database_for
+from app.storage.choice import storage_for
+from app.store.db import StoreError, database_for
 from app.store.jobs import JobStore
+from app.store.keys import KeyStore
 from app.telemetry import telemetry_for
 from app.transport import Transport
 from providers.base import Provider
@@ -73,7 +74,6 @@ from providers.base import Provider
 log = logging.getLogger("imagegate")
 
 SWEEP_SECONDS = 60.0
-DATABASE_SECONDS = 30.0  # for the database to start
 JOURNAL_SECONDS = 30 * 86_400  # how long a settled request stays in the journal
 # What a page's script may read of an answer from another origin.
 EXPOSED_HEADERS = [
@@ -84,6 +84,7 @@ EXPOSED_HEADERS = [
     "x-imagegate-provider",
     "x-imagegate-model",
     "x-imagegate-cost",
+    *(f"x-ratelimit-{word}-{what}" for what in ("requests", "images") for word in ("limit", "remaining", "reset")),
 ]
 
 
@@ -105,6 +106,7 @@ class Application:
 
     asgi: FastAPI
     gateway: Gateway
+    auth: Authenticator
     stopping: Callable[[], None]  # to be called as soon as the end is known
     reload: Callable[[], None]  # look for changed files now
 
@@ -140,7 +142,7 @@ def build(
     tls = ssl.create_default_context()  # 30 ms: made once, shared by all that connect
     engine = Http1(tls)
     telemetry = telemetry_for(config, __version__, os.environ)
-    storage = _storage(config)
+    storage = storage_for(config)
     pool, random = MediaPool(observe=telemetry.encodes), Random()  # noqa: S311 - jitter
     room = Room(config.limits.spool_memory_bytes)
     upstreams: dict[str, Upstream] = {}
@@ -176,6 +178,8 @@ def build(
     limits = config.limits
     admission = Admission(clock, jobs=limits.jobs, jobs_per_key=limits.jobs_per_key, queue=limits.queue)
     breakers = Breakers(clock, _log_health)
+    limiter = LocalLimiter(clock)
+    rates = Rates(limiter)
     runs = Runs(
         finish=config.on_disconnect == "finish",
         retry_seconds=config.repeats.retry_seconds,
@@ -202,11 +206,22 @@ def build(
         Caretaker(journal, recovery, runs, concluder, upstreams, clock),
         runs,
         pool,
+        rates,
         clock,
         config,
         now=time.time,
     )
-    auth = Authenticator(config.api_key.get_secret_value(), (*config.cors_origins, config.public_url.rstrip("/")))
+    key_store = KeyStore(database)
+    ring = KeyRing(key_store, clock, now=time.time)
+    keys = Keys(key_store, catalogue, now=time.time, changed=ring.forget)
+    auth = Authenticator(
+        config.api_key.get_secret_value(),
+        config.admin_key.get_secret_value(),
+        ring,
+        rates,
+        limiter,
+        (*config.cors_origins, config.public_url.rstrip("/")),
+    )
     live = Live(
         config,
         provider_settings,
@@ -261,6 +276,7 @@ def build(
     asgi.include_router(edits_router(gateway, reader, auth, config, memory))
     asgi.include_router(requests_router(History(store, upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
+    asgi.include_router(keys_router(keys, auth, config.limits))
     asgi.include_router(files_router(storage))
     asgi.include_router(
         ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, live.view, __version__)
@@ -283,34 +299,7 @@ def build(
             max_age=86_400,
         )
     asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}", visits=telemetry.visits)
-    return Application(asgi, gateway, gateway.stopping, live.reload)
-
-
-def check_database(config: Config) -> None:
-    """Open the database once, and close it: what is wrong with it is said before anything listens. One that is still
-    starting is waited for. Raises ConfigError."""
-
-    async def look() -> None:
-        database = database_for(config.database_url.get_secret_value(), config.data_dir)
-        end = time.monotonic() + DATABASE_SECONDS
-        while True:
-            try:
-                await database.open()
-                break
-            except StoreError as error:
-                if time.monotonic() > end:
-                    raise
-                log.warning("waiting for the database: %s", error)
-                await asyncio.sleep(1)
-        await database.close()
-
-    try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
-        asyncio.run(look())
-    except (ValueError, StoreUnusable, StoreError) as error:
-        raise ConfigError(f"database_url: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"data_dir: {config.data_dir} cannot be used: {error.strerror}") from None
+    return Application(asgi, gateway, auth, gateway.stopping, live.reload)
 
 
 def _guard(origins: frozenset[str], setting: str) -> Guard:
@@ -318,50 +307,6 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
         return Guard(origins)
     except ValueError as error:
         raise ConfigError(f"{setting}: {error}") from None
-
-
-def check_storage(config: Config) -> None:
-    """Do once what will be done with the bucket, if there is one. One that cannot work is said before anything listens;
-    one that is merely down is no reason to wait: pictures are kept here until it is there. Raises ConfigError."""
-    try:
-        try_storage(config)
-    except BucketUnusable as error:
-        raise ConfigError(f"storage.url: {config.storage.url}: {error}") from None
-    except StorageError as error:
-        log.warning("starting without the bucket: %s", error)
-
-
-def try_storage(config: Config) -> None:
-    """Do once what will be done with the store. Raises ConfigError, StorageError."""
-    storage = _storage(config)
-    if isinstance(storage, ObjectStorage):
-        asyncio.run(storage.check())
-
-
-def _storage(config: Config) -> LocalStorage | ObjectStorage:
-    root: Path = config.data_dir
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        given = tuple(key.get_secret_value().encode() for key in config.signing_keys)
-        keys = given or (load_or_create_secret(root / "signing.key"),)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"data_dir: {root} cannot be used: {error}") from None
-    settings = config.storage
-    bucket = open_bucket(settings) if settings.url else None
-    if bucket is None:
-        for name in ("endpoint", "region", "access_key_id", "secret_access_key", "allow_http", "links"):
-            if getattr(settings, name) != type(settings).model_fields[name].default:
-                raise ConfigError(f"storage.{name}: means nothing without storage.url")
-    local = LocalStorage(
-        root / ("files" if bucket is None else "spool"),
-        keys,
-        time.time,
-        reserve_bytes=config.limits.free_bytes,
-        budget_bytes=settings.budget_bytes,
-    )
-    if bucket is None:
-        return local
-    return ObjectStorage(bucket, local, keys, time.time, presigned=settings.links == "presigned")
 
 
 async def _sweep(storage: Storage, store: JobStore) -> None:

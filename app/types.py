@@ -30,6 +30,16 @@ class Caller:
     name: str
     response_format: ResponseFormat | None = None  # the key's own default
     strict: bool = False
+    models: frozenset[str] | None = None  # ids of those that it may use; None: all
+    has_budget: bool = False
+    requests_per_minute: int | None = None
+    images_per_minute: int | None = None
+    concurrent_jobs: int | None = None  # at one provider; None: as many as anybody's key
+    is_admin: bool = False  # sees everybody's requests, and makes keys
+
+    def may_use(self, model: str) -> bool:
+        """Whether the model of this id is among its own."""
+        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -29,7 +29,7 @@ from app.budgets import Memory
 from app.config import Config, Limits
 from app.errors import GatewayError, InternalError, InvalidType
 from app.gateway import Attended, Gateway, Prepared
-from app.types import Artefact, EditRequest, Outcome
+from app.types import Artefact, Caller, EditRequest, Outcome
 from app.visits import Visit
 
 log = logging.getLogger("imagegate.api")
@@ -52,8 +52,7 @@ def edits_router(
     """The edits endpoint, with and without a slash at its end."""
     router = APIRouter()
 
-    async def edit(request: Request) -> Response:
-        caller = auth.caller(request)
+    async def edit(request: Request, caller: Caller = Depends(auth.buyer)) -> Response:
         dry_run = _dry_run(request)
         terms = read_terms(request.headers, config.max_request_seconds)
         length = request.headers.get("content-length")

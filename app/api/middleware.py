@@ -89,6 +89,7 @@ class _Exchange:
         self.visit = visit
         self._receive = receive
         self._send = send
+        self._state = scope["state"]
         self._unread = _announces_body(scope)
         self._closing = False
 
@@ -105,10 +106,12 @@ class _Exchange:
             self.visit.status = message["status"]
             self._closing = self._unread
             milliseconds = (time.monotonic() - self.visit.began) * 1000
+            limits = self._state.get("limits")  # of who turned out to be limited
             message["headers"] = [
                 *message["headers"],
                 (b"x-request-id", self.visit.id.encode()),
                 (b"openai-processing-ms", b"%d" % milliseconds),
+                *(await limits() if limits is not None else []),
                 *([(b"connection", b"close")] if self._closing else []),
             ]
         elif self._closing and not message.get("more_body"):

@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from app.api.auth import Authenticator
 from app.api.openapi import errors
 from app.catalogue.describe import describe, schema
 from app.catalogue.load import Catalogue
+from app.denials import ModelNotAllowed
+from app.types import Caller
 
 
 def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authenticator) -> APIRouter:
     """The models endpoints. `labels` are the providers' names as people read them."""
     router = APIRouter()
 
-    async def list_models(request: Request) -> dict[str, Any]:
-        auth.caller(request)
-        return {"object": "list", "data": [describe(model, labels) for model in catalogue]}
+    async def list_models(caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
+        return {"object": "list", "data": [describe(one, labels) for one in catalogue if caller.may_use(one.id)]}
 
-    async def get_model(request: Request, name: str) -> dict[str, Any]:
-        auth.caller(request)
+    async def get_model(request: Request, name: str, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
         model = catalogue.require(name.rstrip("/")).model
+        if not caller.may_use(model.id):
+            raise ModelNotAllowed(f"Your API key may not use the model '{model.id}'.", param="model")
         wants_schema = request.query_params.get("schema", "").lower() in ("true", "1")
         return schema(model, labels) if wants_schema else describe(model, labels)
 

@@ -35,7 +35,8 @@ ERROR: dict[str, Any] = {
 _ERRORS = {
     400: "The request is wrong; `param` names the parameter.",
     401: "No API key, or a wrong one.",
-    403: "A page of an origin that may not call.",
+    402: "The key's budget would be exceeded.",
+    403: "A page of an origin that may not call, or something that the key may not use.",
     404: "No such model or path.",
     405: "The path exists, the method does not.",
     408: "The body came too slowly.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, get_args
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from app.api import wire
@@ -18,6 +18,7 @@ from app.api.wire import number
 from app.errors import AboveMaximum, BelowMinimum, InvalidType, InvalidValue, NotFound
 from app.history import History, Page, Record
 from app.store.jobs import JobState, RequestState
+from app.types import Caller
 
 MOST = 100
 STATES: tuple[RequestState | JobState, ...] = (*get_args(RequestState), *get_args(JobState))
@@ -30,21 +31,19 @@ def requests_router(history: History, auth: Authenticator, public_url: str) -> A
     def base_url(request: Request) -> str:
         return public_url.rstrip("/") or str(request.base_url).rstrip("/")
 
-    async def listed(request: Request) -> dict[str, Any]:
-        caller = auth.caller(request)
+    async def listed(request: Request, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
         query = request.query_params
         page = await history.page(
             caller,
             after=query.get("after") or None,
-            limit=_limit(query.get("limit")),
+            limit=limit_of(query.get("limit")),
             key=query.get("idempotency_key") or None,
             job=query.get("job") or None,
             state=_state(query.get("state")),
         )
         return await _listing(page, history, base_url(request))
 
-    async def shown(request: Request, id: str) -> dict[str, Any]:
-        caller = auth.caller(request)
+    async def shown(request: Request, id: str, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
         record = await history.record(caller, id)
         if record is None:
             raise NotFound(f"There is no request '{id[:80]}'.")
@@ -57,7 +56,8 @@ def requests_router(history: History, auth: Authenticator, public_url: str) -> A
     return router
 
 
-def _limit(text: str | None) -> int:
+def limit_of(text: str | None) -> int:
+    """How many of a list a query asks for. Raises InvalidRequest."""
     if not text:
         return 20
     if not text.isdecimal() or len(text) > 9:

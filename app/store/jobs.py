@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from typing import Any, Literal, get_args
 
+from app.store import money
 from app.store.db import Database, Statement, StoreError
+from app.store.money import OPEN as OPEN
+from app.store.money import JobState as JobState
+from app.store.money import Move as Move
+from app.store.money import OverBudget as OverBudget
+from app.store.money import Total as Total
 
 RequestState = Literal["running", "settling", "settled"]
-JobState = Literal[
-    "intent", "submitted", "cancelling", "lost", "ambiguous", "done", "failed", "cancelled", "unresolved"
-]
-OPEN: tuple[JobState, ...] = ("intent", "submitted", "cancelling", "lost", "ambiguous")  # its fate is not known yet
-
 FAR_LEASE_SECONDS = 60.0  # leases last a few seconds
 PURGE_ROWS = 500  # a transaction: others want to write as well
 _OPEN_TRIES = 5
+_CHANGING = "an Idempotency-Key changes hands too often"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text holds no NUL, neither's holds half a character
 _ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")  # the states of most jobs
 _HAS_OPEN = (
@@ -53,6 +54,7 @@ class RequestRow:
     plan: str
     quote: str
     answer: str | None = None
+    reserve: int | None = None  # what it may cost, in millionths of a dollar
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +75,7 @@ class JobRow:
     ticket: str | None = None
     cost: str | None = None  # a decimal; None = not known
     verdict: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A job that was in one of the states `of` is in `to` from `now` on. A cost or verdict of None keeps what is
-    there."""
-
-    id: str
-    to: JobState
-    now: float
-    of: tuple[JobState, ...]
-    cost: str | None = None
-    verdict: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """How many jobs are in a state, and what they cost; those of unknown cost count as `unpriced`."""
-
-    jobs: int
-    cost: Decimal
-    unpriced: int
+    reserve: int | None = None  # its share of the request's
 
 
 def _columns(row: type[RequestRow | JobRow]) -> str:
@@ -132,21 +113,36 @@ class JobStore:
         if entered or row.key is None:
             return None
         for _ in range(_OPEN_TRIES):
-            _, entered, holders = await self._db.run(
-                (
-                    "UPDATE requests SET key = NULL"
-                    " WHERE key = $1 AND caller = $2 AND keep_until <= $3 AND state <> 'running'",
-                    (row.key, row.caller, row.created),
-                ),
-                insert,
-                (f"{_SELECT_REQUEST} WHERE key = $1 AND caller = $2", (row.key, row.caller)),
-            )
+            _, entered, holders = await self._db.run(_freed_key(row), insert, _holders(row))
             if entered:
                 return None
             if holders:
                 holder = RequestRow(*holders[0])
                 return None if holder.id == row.id else holder  # its own: entered by a try whose answer was lost
-        raise StoreError("an Idempotency-Key changes hands too often")  # between the insert and the look, each time
+        raise StoreError(_CHANGING)  # between the insert and the look, each time
+
+    async def open_within_budget(self, row: RequestRow) -> RequestRow | OverBudget | None:
+        """The same, if the budgets of the caller's key leave room for what the row reserves; else which does not."""
+        needed = row.reserve or 0
+        for _ in range(_OPEN_TRIES):
+            _, _, entered, holders, standing = await self._db.run(
+                money.taking_turns(row.caller, row.created),
+                _freed_key(row),
+                money.within_budget("requests", _REQUEST, _values(row), row.caller, needed, row.created),
+                _holders(row),
+                money.standings([row.caller], row.created),
+            )
+            if entered:
+                return None
+            if holders:
+                holder = RequestRow(*holders[0])
+                return None if holder.id == row.id else holder
+            if not standing:
+                raise StoreError("the API key is gone")
+            if (exceeded := money.standing_of(standing[0]).exceeded(needed)) is not None:
+                budget, left = exceeded
+                return OverBudget(budget, needed, left)
+        raise StoreError(_CHANGING)
 
     async def request(self, id: str) -> RequestRow | None:
         """The request of this id."""
@@ -224,7 +220,7 @@ class JobStore:
         its jobs is still open; None if `owner` does not own it any more (the jobs have ended all the same)."""
         more = ", key = NULL" if forget_key else ""
         *_, changed = await self._db.run(
-            *(_move(one) for one in moves),
+            *money.moved(moves),
             (
                 f"UPDATE requests SET {_SETTLE}, answer = $3, keep_until = $4{more}"  # noqa: S608
                 " WHERE id = $1 AND owner = $2 RETURNING state",
@@ -309,7 +305,7 @@ class JobStore:
         """A job has changed its state; False if it was in none of those that the move starts from."""
         if not move.of:
             return False
-        (rows,) = await self._db.run(_move(move))
+        rows, *_ = await self._db.run(*money.moved([move]))
         return bool(rows)
 
     async def jobs_of(self, request: str) -> list[JobRow]:
@@ -331,15 +327,7 @@ class JobStore:
 
     async def totals(self) -> dict[JobState, Total]:
         """The books: jobs and costs by state."""
-        totals: dict[JobState, Total] = {}
-        for state, cost, jobs in await self._db.read("SELECT state, cost, count(*) FROM jobs GROUP BY state, cost"):
-            so_far = totals.get(state, Total(0, Decimal(0), 0))
-            totals[state] = Total(
-                so_far.jobs + jobs,
-                so_far.cost + (0 if cost is None else jobs * Decimal(cost)),
-                so_far.unpriced + (jobs if cost is None else 0),
-            )
-        return totals
+        return money.totals(await self._db.read(money.TOTALS))
 
     # ---- keeping it small
 
@@ -386,12 +374,19 @@ class JobStore:
                 return done
 
 
-def _move(move: Move) -> Statement:
-    places = ", ".join(f"${number}" for number in range(6, 6 + len(move.of)))
+def _freed_key(row: RequestRow) -> Statement:
+    """Who held its key before it, and does not any more, lets go of it."""
     return (
-        "UPDATE jobs SET state = $2, updated = $3, cost = coalesce($4, cost), verdict = coalesce($5, verdict)"  # noqa: S608
-        f" WHERE id = $1 AND state IN ({places}) RETURNING id",
-        (move.id, move.to, move.now, move.cost, move.verdict, *move.of),
+        "UPDATE requests SET key = NULL WHERE key = $1 AND caller = $2 AND keep_until <= $3 AND state <> 'running'",
+        (row.key, row.caller, row.created),
+    )
+
+
+def _holders(row: RequestRow) -> Statement:
+    """Who has its id, or its key."""
+    return (
+        f"{_SELECT_REQUEST} WHERE id = $1 UNION ALL {_SELECT_REQUEST} WHERE key = $2 AND caller = $3 AND id <> $1",
+        (row.id, row.key, row.caller),
     )
 
 

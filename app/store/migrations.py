@@ -1,7 +1,7 @@
 """The tables, as numbered steps that are only ever added to. Both databases understand them.
 
-Times are Unix seconds. Amounts of money are decimals as text: neither database rounds them. JSON is text: nothing in it
-is searched for.
+Times are Unix seconds. Amounts of money are decimals as text, or whole millionths where they are added up: neither
+database rounds them. JSON is text: nothing in it is searched for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,53 @@ JOURNAL = (
     "CREATE INDEX jobs_state ON jobs (state, request)",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (JOURNAL,)
+KEYS = (
+    """
+    CREATE TABLE api_keys (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        old_digest TEXT,
+        old_until DOUBLE PRECISION,
+        prefix TEXT NOT NULL,
+        last4 TEXT NOT NULL,
+        created DOUBLE PRECISION NOT NULL,
+        expires DOUBLE PRECISION,
+        revoked DOUBLE PRECISION,
+        budget_day BIGINT,
+        budget_month BIGINT,
+        budget_total BIGINT,
+        requests_per_minute BIGINT,
+        images_per_minute BIGINT,
+        concurrent_jobs BIGINT,
+        models TEXT,
+        response_format TEXT,
+        strict BIGINT NOT NULL,
+        reserved_at DOUBLE PRECISION
+    )
+    """,
+    "CREATE UNIQUE INDEX api_keys_digest ON api_keys (digest)",
+    "CREATE INDEX api_keys_old_digest ON api_keys (old_digest) WHERE old_digest IS NOT NULL",
+    "CREATE INDEX api_keys_newest ON api_keys (created, id)",
+    # What each caller has spent, in millionths of a dollar: of a UTC day, of a month, and in all. Kept by whoever ends
+    # a job, in the same transaction.
+    """
+    CREATE TABLE spend (
+        caller TEXT NOT NULL,
+        span TEXT NOT NULL,
+        micros BIGINT NOT NULL,
+        PRIMARY KEY (caller, span)
+    )
+    """,
+    # What may still be spent is the sum over these, and nothing beside them.
+    "ALTER TABLE requests ADD COLUMN reserve BIGINT",
+    "CREATE INDEX requests_unsettled ON requests (caller) WHERE state IN ('running', 'settling')",
+    "ALTER TABLE jobs ADD COLUMN reserve BIGINT",
+    "ALTER TABLE jobs ADD COLUMN micros BIGINT",
+    "ALTER TABLE jobs ADD COLUMN booking TEXT",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (JOURNAL, KEYS)
 
 
 def pending(version: int) -> tuple[tuple[int, tuple[str, ...]], ...]:

@@ -19,7 +19,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import errors
-from app.api.auth import Authenticator
 from app.api.edits import edits_router
 from app.api.middleware import RequestContext
 from app.api.pictures import PictureLoader
@@ -155,7 +154,7 @@ def nervous_gateway(sandbox: SandboxServer, folder: Path) -> Iterator[str]:
         public_url="",
     )
     app = FastAPI(lifespan=built.asgi.router.lifespan_context)
-    app.include_router(edits_router(built.gateway, reader, Authenticator(""), config, Memory(0), keepalive_seconds=0.1))
+    app.include_router(edits_router(built.gateway, reader, built.auth, config, Memory(0), keepalive_seconds=0.1))
     errors.install(app)
     app.add_middleware(RequestContext, new_id=lambda: "req_0")
     listener = listen("127.0.0.1", 0)

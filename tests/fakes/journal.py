@@ -22,6 +22,7 @@ from app.gateway import Gateway
 from app.harvest import Harvester
 from app.history import History
 from app.jobs import Journal
+from app.limits import LocalLimiter, Rates
 from app.media.pool import MediaPool
 from app.receipts import Observer, Receipts
 from app.recovery import Recovery
@@ -121,6 +122,7 @@ async def workshop(
             caretaker,
             runs,
             pool,
+            Rates(LocalLimiter(clock)),
             clock,
             config,
             now=wall,

@@ -13,7 +13,11 @@ from app.catalogue.files import ModelFiles, Names
 from app.catalogue.load import Catalogue
 from app.config import Config
 from app.delivery import Upstream
+from app.keyring import KeyRing
+from app.limits import LocalLimiter, Rates
 from app.live import Live, Running
+from app.store.keys import KeyStore
+from app.store.sqlite import SqliteDatabase
 from providers.base import Fault, Setting
 from tests.fakes.clock import FakeClock
 from tests.live.conftest import write
@@ -35,19 +39,22 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
     write(tmp_path / "key", "first")
     deliverer: Any = object()
     old = Rigid({"key": "first"})
+    clock = FakeClock()
     upstreams: dict[str, Upstream] = {"rigid": Upstream(old, deliverer)}  # type: ignore[arg-type]
-    breakers = Breakers(FakeClock())
+    breakers = Breakers(clock)
     for offer in ("rigid/a", "rigider/a"):
         attempt = breakers.of(offer)
         attempt.admit()
         attempt.failed(Fault.UNAUTHORIZED, "the key is no good")
     hidden: list[str] = []
+    limiter = LocalLimiter(clock)
+    database = SqliteDatabase(tmp_path / "imagegate.db")
     running: Any = Running(
         Catalogue([]),
         upstreams,
         {},
         breakers,
-        Authenticator(""),
+        Authenticator("", "", KeyRing(KeyStore(database), clock, now=clock.monotonic), Rates(limiter), limiter),
         lambda name, settings: Rigid(settings),  # type: ignore[arg-type,return-value]
         lambda provider: Upstream(provider, deliverer),
         hidden.extend,
@@ -63,6 +70,7 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
     )
 
     async def exchange() -> None:
+        await database.open()
         write(tmp_path / "key", "second")
         live.reload()
         task = asyncio.create_task(live.run())
@@ -70,6 +78,7 @@ def test_it_is_built_anew_and_the_old_one_keeps_its_jobs(tmp_path: Path) -> None
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await database.close()
 
     asyncio.run(asyncio.wait_for(exchange(), 20))
     provider: Any = upstreams["rigid"].provider

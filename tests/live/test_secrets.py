@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from app.children import Child
@@ -94,9 +95,11 @@ def test_callers_keys_lie_in_files_too(live: StartLive, upstream: SandboxServer,
     path = tmp_path / "callers"
     write(path, "sk-first\n")
     gate = live(environ={"IMAGEGATE_API_KEY_FILE": str(path)})
+    addresses = itertools.count(1)  # one that is wrong ten times in a minute is not listened to
 
     def status(key: str) -> int:
-        return gate.http.get("/openai/v1/models", headers={"authorization": f"Bearer {key}"}).status_code
+        headers = {"authorization": f"Bearer {key}", "x-forwarded-for": f"198.51.100.{next(addresses)}"}
+        return gate.http.get("/openai/v1/models", headers=headers).status_code
 
     assert (status("sk-first"), status("sk-second")) == (200, 401)
     write(path, "sk-second")

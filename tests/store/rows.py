@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.store.jobs import JobRow, RequestRow
+from app.store.keys import KeyRow
 
 NOW = 1_800_000_000.25
 
@@ -40,3 +41,15 @@ def job_row(id: str, request: str, **fields: Any) -> JobRow:
         "updated": NOW,
     }
     return JobRow(id=id, request=request, **{**defaults, **fields})
+
+
+def key_row(id: str, **fields: Any) -> KeyRow:
+    """A key that was made at NOW, without any limit."""
+    defaults: dict[str, Any] = {
+        "name": id,
+        "digest": f"digest of {id}",
+        "prefix": "ig_abcd",
+        "last4": "wxyz",
+        "created": NOW,
+    }
+    return KeyRow(id=id, **{**defaults, **fields})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.store.db import Database, StoreError, StoreRefusal, StoreUnusable, database_for, open_database
+from app.store.migrations import STEPS
 from tests.store.conftest import Place
 
 pytestmark = pytest.mark.anyio
@@ -142,13 +143,17 @@ class TestOpening:
         databases = await asyncio.gather(*(place.open() for _ in range(8)))
         for database in databases:
             assert await database.read("SELECT count(*) FROM jobs") == [(0,)]
-        assert await databases[0].read("SELECT version FROM schema_version") == [(1,)]
+        assert await databases[0].read("SELECT version FROM schema_version ORDER BY version") == [
+            (number,) for number in range(1, len(STEPS) + 1)
+        ]
 
     async def test_the_tables_of_a_newer_version_stop_the_start(self, place: Place) -> None:
         database = await place.open()
         await database.run(("INSERT INTO schema_version (version) VALUES (99)", ()))
         await database.close()
-        with pytest.raises(StoreUnusable, match=r"newer imagegate .*version 99, this one knows 1") as refused:
+        with pytest.raises(
+            StoreUnusable, match=f"newer imagegate .*version 99, this one knows {len(STEPS)}"
+        ) as refused:
             await place.open()
         assert "\n" not in str(refused.value)
 

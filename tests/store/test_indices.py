@@ -12,7 +12,8 @@ import pytest
 from app.store.census import Census
 from app.store.db import Database, Row, Statement, open_database
 from app.store.jobs import JobStore
-from tests.store.rows import NOW, request_row
+from app.store.keys import KeyStore
+from tests.store.rows import NOW, key_row, request_row
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,13 @@ QUESTIONS: dict[str, tuple[Callable[[JobStore], Awaitable[Any]], str]] = {
     "with lost jobs": (lambda store: store.listing("anna", LAST, 9, state="lost"), "jobs_state"),
     "open jobs": (lambda store: Census(store._db).open_jobs(), "jobs_state"),
     "with jobs done": (lambda store: store.listing("anna", LAST, 9, state="done"), "requests_of_caller"),
+}
+KEY_QUESTIONS: dict[str, tuple[Callable[[KeyStore], Awaitable[Any]], str]] = {
+    "by_digest": (lambda store: store.by_digest("0" * 64), "api_keys_digest"),
+    "by_digest, replaced": (lambda store: store.by_digest("0" * 64), "api_keys_old_digest"),
+    "keys": (lambda store: store.listing(None, 9), "api_keys_newest"),
+    "keys, next page": (lambda store: store.listing(LAST, 9), "api_keys_newest"),
+    "reserved": (lambda store: store.standings(["a"], NOW), "requests_unsettled"),
 }
 
 
@@ -87,6 +95,27 @@ async def test_a_question_is_answered_by_an_index(question: str, tmp_path: Path)
         assert not [step for step in steps if "requests_of_caller" in step], steps
 
 
+@pytest.mark.parametrize("question", KEY_QUESTIONS)
+async def test_a_question_about_keys_is_answered_by_an_index(question: str, tmp_path: Path) -> None:
+    ask, index = KEY_QUESTIONS[question]
+    recorder = Recorder(await open_database("", tmp_path))
+    await ask(KeyStore(recorder))
+    steps = await plans(recorder, set(recorder.asked))
+    await recorder.close()
+    assert [step for step in steps if f"INDEX {index} " in f"{step} "], steps
+    assert not {"SCAN requests", "SCAN jobs", "SCAN spend", "SCAN api_keys"} & set(steps)
+
+
+async def test_a_reservation_reads_what_is_under_way_and_no_more(tmp_path: Path) -> None:
+    recorder = Recorder(await open_database("", tmp_path))
+    await KeyStore(recorder).add(key_row("key_a", budget_day=1))
+    await JobStore(recorder).open_within_budget(request_row("a", caller="key_a", key="key"))
+    steps = await plans(recorder, set(recorder.asked))
+    await recorder.close()
+    assert [step for step in steps if "requests_unsettled" in step]
+    assert not {"SCAN requests", "SCAN jobs", "SCAN spend", "SCAN api_keys"} & set(steps)
+
+
 async def test_a_taken_key_is_found_by_its_index(tmp_path: Path) -> None:
     recorder = Recorder(await open_database("", tmp_path))
     store = JobStore(recorder)
@@ -102,4 +131,6 @@ async def test_every_index_answers_a_question(tmp_path: Path) -> None:
     database = await open_database("", tmp_path)
     made = await database.read("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL")
     await database.close()
-    assert {name for (name,) in made} == {index for _, index in QUESTIONS.values()}
+    assert {name for (name,) in made} == {
+        index for questions in (QUESTIONS, KEY_QUESTIONS) for _, index in questions.values()
+    }

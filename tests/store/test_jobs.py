@@ -365,8 +365,8 @@ class TestPurging:
         await database.run(
             (
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)"
-                " INSERT INTO requests SELECT 'r' || i, 'anna', 'key' || i, 'f', 'settled', NULL, 0, 1, 1, 1, '', '',"
-                " NULL FROM n",
+                " INSERT INTO requests (id, caller, key, fingerprint, state, lease, created, deadline, keep_until,"
+                " plan, quote) SELECT 'r' || i, 'anna', 'key' || i, 'f', 'settled', 0, 1, 1, 1, '', '' FROM n",
                 (many,),
             )
         )

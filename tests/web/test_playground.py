@@ -193,7 +193,7 @@ class TestWhatGoesWrong:
         problem.get_by_role("button", name="Enter an API key").click()
         page.get_by_label("Key for this gateway").fill("sk-wrong")
         page.get_by_role("button", name="Use this key").click()
-        expect(problem).to_contain_text("Incorrect API key")
+        expect(problem).to_contain_text("Incorrect or missing API key")
         problem.get_by_role("button", name="Enter an API key").click()
         page.get_by_label("Key for this gateway").fill(KEY)
         page.get_by_role("button", name="Use this key").click()
