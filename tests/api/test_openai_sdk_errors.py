@@ -58,8 +58,9 @@ def test_errors_are_the_sdks_own(
 
 
 def test_a_wrong_key_is_an_authentication_error_that_does_not_repeat_it(locked_gateway: Served) -> None:
+    stranger = {"x-forwarded-for": "192.0.2.99"}
     with (
-        locked_gateway.client(api_key="sk-wrong-and-secret") as client,
+        locked_gateway.client(api_key="sk-wrong-and-secret", default_headers=stranger) as client,
         pytest.raises(openai.AuthenticationError) as caught,
     ):
         edit(client)

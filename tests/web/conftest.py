@@ -24,9 +24,10 @@ DESKTOP, PHONE = (1440, 900), (360, 740)
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window. Not longer than a module: as long as Playwright is there an event loop runs
+    in this thread, and no other test could run one."""
     path = shutil.which("chromium")
     if path is None:
         if os.environ.get("CI"):
