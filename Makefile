@@ -6,6 +6,10 @@ PEERS  := .venv-peers
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
+# Where it is set (as in many containers), everything is compiled anew: each of some 200 gateways that the tests start,
+# and pytest's own view of 250 modules, in each worker.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo serve sandbox test lint format lock clean bench bench-peers
 
@@ -21,8 +25,9 @@ serve: $(VENV)/.demo ## the gateway on 127.0.0.1:8000; without FAL_KEY it uses t
 sandbox: $(VENV)/.demo ## a fal.ai stand-in on 127.0.0.1:8010
 	@$(BIN)/python -m app sandbox
 
+# Four workers, however many cores: half of the time a test waits, for a lease, a pause before a repeat, a time-out.
 test: $(VENV)/.dev ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts, hadolint
 	$(BIN)/ruff check .

@@ -48,13 +48,12 @@ class BadPicture(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A picture as it is delivered. `touched` = its bytes are no longer those that the provider made."""
+    """A picture as it is delivered."""
 
     blob: Blob = field(repr=False)
     format: ImageFormat
     width: int
     height: int
-    touched: bool
 
 
 def finish(blob: Blob, delivery: Delivery, index: int = 0, *, max_pixels: int = MAX_PIXELS) -> Finished:
@@ -82,7 +81,7 @@ def begin_finishing(
         with suppress(Uncuttable):
             kept = _result(parts, data, kind, index=index)
             bare = blob if kept is None else SplicedBlob(blob, kept)
-            return Finished(bare, kind, *size, touched=kept is not None)
+            return Finished(bare, kind, *size)
     pictures = [Picture(blob, max_pixels, f"The provider's picture {index + 1}", None, kind, size[0] * size[1])]
     steps: list[Step] = [Decode(0)]
     if delivery.mask is not None:
@@ -93,7 +92,7 @@ def begin_finishing(
     steps.append(Encode(wanted, delivery.quality))
 
     def then(written: Written) -> Finished:
-        return Finished(MemoryBlob(written.data), wanted, written.width, written.height, touched=True)
+        return Finished(MemoryBlob(written.data), wanted, written.width, written.height)
 
     return Pixels(Job(tuple(pictures), tuple(steps)), then, _blame)
 

@@ -47,14 +47,6 @@ def strip_metadata(data: bytes, mime: str) -> bytes:
         raise InvalidImage(f"The image {error}.") from error
 
 
-def has_metadata(data: bytes, mime: str) -> bool:
-    """Whether there is anything to cut. Raises as `strip_metadata`."""
-    try:
-        return strip_metadata(data, mime) is not data
-    except Uncuttable:
-        return True
-
-
 def cut(data: bytes, kind: str) -> bytes:
     """`strip_metadata` by sniffed name; raises Malformed."""
     found = parts(data, kind)

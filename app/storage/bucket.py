@@ -40,6 +40,7 @@ class Patience:
     request: float = 60.0  # one attempt
     retry: float = 10.0  # after that no further attempt begins
     call: float = 20.0  # all attempts together, and one more second for each MiB
+    pause: float = 0.1  # before the second attempt; longer before each further one
 
 
 class BucketUnusable(StorageError):
@@ -183,7 +184,7 @@ def open_bucket(settings: StorageSettings, patience: Patience = Patience()) -> B
                 "max_retries": _RETRIES,
                 "retry_timeout": timedelta(seconds=patience.retry),
                 "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
+                    "init_backoff": timedelta(seconds=patience.pause),
                     "max_backoff": timedelta(seconds=2),
                     "base": 2,
                 },

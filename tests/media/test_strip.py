@@ -14,7 +14,7 @@ from app.media import avif
 from app.media.avif import Uncuttable
 from app.media.decode import decode
 from app.media.sniff import inspect
-from app.media.strip import has_metadata, strip_metadata
+from app.media.strip import strip_metadata
 from tests.media.pictures import (
     FORMATS,
     SECRET,
@@ -48,7 +48,6 @@ def frames(data: bytes) -> list[bytes]:
 def test_metadata_goes_and_pixels_stay(format: str) -> None:
     data = sample(format, metadata=True, orientation=6)
     assert SECRET in data
-    assert has_metadata(data, f"image/{format}")
     result = stripped(data, format)
     assert SECRET not in result
     for word in (b"Exif", b"xmpmeta", b"eXIf", b"EXIF", b"XMP"):
@@ -67,7 +66,6 @@ def test_metadata_goes_and_pixels_stay(format: str) -> None:
 def test_nothing_to_cut_is_the_same_object(format: str) -> None:
     data = strip_metadata(sample(format), f"image/{format}")
     assert strip_metadata(data, f"image/{format}") is data
-    assert not has_metadata(data, f"image/{format}")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -268,7 +266,6 @@ def test_an_avif_sequence_with_metadata_has_to_be_decoded() -> None:
     assert SECRET in data
     with pytest.raises(Uncuttable):
         strip_metadata(data, "image/avif")
-    assert has_metadata(data, "image/avif")
 
 
 def test_an_avif_cannot_name_billions_of_extents() -> None:

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(scene: Coroutine[Any, Any, None]) -> None:
-    uvloop.run(asyncio.wait_for(scene, 30))  # as the server runs
+    uvloop.run(asyncio.wait_for(scene, 120))  # as the server runs
 
 
 def seeing(data: bytes, name: str = "Image 2") -> Pixels[Written]:
@@ -55,6 +55,7 @@ def slow_jpeg(size: tuple[int, int] = (4000, 3000)) -> bytes:
 
 
 VERY_SLOW = slow_jpeg((7000, 6000))  # 2.5 s of CPU
+UNHURRIED = Bounds(seconds=60)  # children are nice: on a busy machine they wait long for their CPU
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -74,7 +75,7 @@ async def busy(workers: Workers) -> int:
                 found += [pid] * (int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) > 400_000_000)
         return [pid for pid in found if not is_gone(pid)]
 
-    await until(lambda: bool(spent()), 15)
+    await until(lambda: bool(spent()), 60)
     return spent()[0]
 
 
@@ -255,7 +256,7 @@ def test_bad_pictures_leave_children_alive() -> None:
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_killed_child_may_be_nobodys_fault_once(kills: int) -> None:
     async def scene() -> None:
-        workers = Workers(1)
+        workers = Workers(1, UNHURRIED)
         await fine(workers)
         job = asyncio.ensure_future(workers.run(seeing(VERY_SLOW)))
         for _ in range(kills):
@@ -275,7 +276,7 @@ def test_a_killed_child_may_be_nobodys_fault_once(kills: int) -> None:
 
 def test_a_crash_is_the_pictures_fault_at_once() -> None:
     async def scene() -> None:
-        workers = Workers(1)
+        workers = Workers(1, UNHURRIED)
         await fine(workers)
         job = asyncio.ensure_future(workers.run(seeing(VERY_SLOW)))
         os.kill(await busy(workers), signal.SIGSEGV)

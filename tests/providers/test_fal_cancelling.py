@@ -126,7 +126,7 @@ async def test_wherever_fal_says_it_the_marker_is_the_same(
     fal.on(point, "http", status=status, body=body)
     if point == "status" and status == 200:
         fal.on("result", "http", status=499, body=CANCELLED)
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     assert (error.cancelled, error.charged, error.lost, error.final) == (True, False, False, True)
 
 
@@ -145,7 +145,7 @@ async def test_a_cancelled_job_whose_result_is_gone_was_cancelled(fal: FalUpstre
 async def test_a_499_of_somebody_elses_is_no_cancellation(fal: FalUpstream) -> None:
     fal.on("status", "http", status=499, body="")
     fal.on("result", "http", status=499, body="")
-    assert (await fal.edit()).images
+    assert (await fal.quick_edit()).images
 
 
 async def test_collecting_a_job_that_was_unknown_when_it_was_cancelled_tells_that_it_is_lost(

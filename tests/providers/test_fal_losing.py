@@ -167,7 +167,7 @@ async def test_a_plain_failure_is_believed_to_be_the_models_when_it_stays(
 
 async def test_a_422_is_the_verdict_in_whatever_shape(fal: FalUpstream) -> None:
     fal.on("result", "http", status=422, body={"detail": {"odd": "shape"}})
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     assert (error.fault, error.final, error.lost) == (Fault.INVALID, True, False)
 
 

@@ -31,12 +31,12 @@ async def test_urls_sizes_seed_units_and_the_request_id_are_told(fal: FalUpstrea
 
 async def test_the_safety_check_is_told_per_picture(fal: FalUpstream) -> None:
     fal.on("submit", "nsfw", image=1)
-    result = await fal.edit(num_images=3)
+    result = await fal.quick_edit(num_images=3)
     assert [image.flagged for image in result.images] == [False, True, False]
 
 
 async def test_sync_mode_brings_the_bytes(fal: FalUpstream) -> None:
-    result = await fal.edit(sync_mode=True, output_format="jpeg")
+    result = await fal.quick_edit(sync_mode=True, output_format="jpeg")
     (image,) = result.images
     assert image.data is not None
     assert image.data.startswith(b"\xff\xd8\xff")
@@ -55,7 +55,7 @@ async def test_sync_mode_brings_the_bytes(fal: FalUpstream) -> None:
 )
 async def test_the_models_own_verdict_is_final(fal: FalUpstream, kind: str, fault: Fault, field: str | None) -> None:
     fal.on("submit", "model_error", type=kind)
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     assert (error.fault, error.field, error.accepted) == (fault, field, True)
     assert (error.charged, error.lost, error.final) == (False, False, True)
     # A 5xx could be a hiccup of the queue as well: it is believed when it stays.
@@ -63,7 +63,7 @@ async def test_the_models_own_verdict_is_final(fal: FalUpstream, kind: str, faul
 
 
 async def test_a_value_that_the_model_refuses_is_told_by_its_field(fal: FalUpstream) -> None:
-    error = await failure_of(fal.edit(guidance_scale=99))
+    error = await failure_of(fal.quick_edit(guidance_scale=99))
     assert (error.fault, error.field, error.accepted) == (Fault.INVALID, "guidance_scale", True)
     assert "20" in error.message
 
@@ -80,7 +80,7 @@ async def test_a_value_that_the_model_refuses_is_told_by_its_field(fal: FalUpstr
 @pytest.mark.parametrize("how", ["completed_with_error", "infra_error"])
 async def test_completed_with_an_error_is_a_failure(fal: FalUpstream, how: str, error_type: str, fault: Fault) -> None:
     fal.on("submit", how, error_type=error_type)
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     assert (error.fault, error.accepted) == (fault, True)
     assert error_type in error.detail
 
@@ -117,7 +117,7 @@ async def test_a_result_that_is_there_counts_more_than_an_error_in_the_status(fa
 
 async def test_no_picture_at_all_is_malformed(fal: FalUpstream) -> None:
     fal.on("submit", "empty_images")
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     assert (error.fault, error.accepted, error.final, error.lost) == (Fault.MALFORMED, True, True, False)
     assert error.charged is False, "fal bills by what was made"
     assert results_asked(fal) >= 3, "one such answer may be a stranger's"
@@ -145,9 +145,9 @@ async def test_an_output_without_usable_pictures_is_believed_when_it_stays(
     fal: FalUpstream, output: dict[str, Any]
 ) -> None:
     fal.on("result", "http", status=200, body=output)
-    assert (await fal.edit()).images, "one such answer may be a stranger's"
+    assert (await fal.quick_edit()).images, "one such answer may be a stranger's"
     fal.on("result", "http", times=None, status=200, body=output)
-    error = await failure_of(fal.edit())
+    error = await failure_of(fal.quick_edit())
     nothing = not any(output.get(name) for name in ("images", "image")) or output.get("images") == "x"
     assert (error.fault, error.accepted, error.final) == (Fault.MALFORMED, True, True)
     assert (error.charged, error.lost) == ((False, False) if nothing else (None, True))
@@ -160,7 +160,7 @@ async def test_claims_that_cannot_be_true_are_not_repeated(fal: FalUpstream) -> 
         "has_nsfw_concepts": {"no": "list"},
     }
     fal.on("result", "http", status=200, body=output, headers={"X-Fal-Billable-Units": "1e999999"})
-    result = await fal.edit()
+    result = await fal.quick_edit()
     (image,) = result.images
     assert (image.width, image.height, image.mime, image.flagged) == (None, None, None, False)
     assert (result.seed, result.billable_units) == (None, None)
@@ -175,4 +175,4 @@ async def test_billable_units_are_told_or_not_but_never_guessed(
 ) -> None:
     output = {"images": [{"url": "https://x.example/1.png"}]}
     fal.on("result", "http", status=200, body=output, headers={"X-Fal-Billable-Units": told})
-    assert (await fal.edit()).billable_units == units
+    assert (await fal.quick_edit()).billable_units == units

@@ -10,7 +10,7 @@ import httpx2
 
 from providers.base import Clock, Media, Provider, ProviderCall, ProviderResult
 from providers.fal import FalProvider, Patience
-from tests.fakes.clock import RealClock
+from tests.fakes.clock import QuickClock, RealClock
 from tests.fakes.fal_calls import EDIT
 from tests.fakes.http import http_client
 from tests.fakes.sandbox import KEY, SandboxServer
@@ -115,6 +115,13 @@ class FalUpstream:
     async def edit(self, provider: Provider | None = None, *, seconds: float = 10, **fields: Any) -> ProviderResult:
         provider = provider or self.provider()
         return await provider.collect(await provider.submit(self.call(picture(), **fields)), until(seconds))
+
+    async def quick_edit(self, **fields: Any) -> ProviderResult:
+        """The same, but pauses take a tenth of their time; there are ten true seconds for it, too."""
+        clock = QuickClock(10)
+        provider = self.provider(clock=clock)
+        ticket = await provider.submit(self.call(picture(), **fields))
+        return await provider.collect(ticket, clock.monotonic() + 100)
 
 
 def on_fals_own_names(handler: Any, clock: Clock) -> tuple[FalProvider, httpx2.AsyncClient]:

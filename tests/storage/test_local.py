@@ -113,17 +113,21 @@ def test_a_picture_that_shrank_is_an_error_not_a_short_picture(store: LocalStora
     asyncio.run(run())
 
 
-def test_open_files_are_closed_with_their_last_reader(store: LocalStorage) -> None:
+def test_open_files_are_closed_with_their_last_reader(store: LocalStorage, tmp_path: Path) -> None:
+    def opened() -> list[str]:
+        targets = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return [target for target in targets if target.startswith(str(tmp_path))]
+
     async def run() -> None:
         key = await store.put(bytes(3 << 20), content_type="image/png", extension="png", expires_at=None)
-        before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(5):
             stored = await store.open(key)  # and not read, as for HEAD
             chunks = stored.chunks(0, stored.size)
             await anext(chunks)
+            assert opened()
             await chunks.aclose()
             del stored, chunks
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+            assert opened() == []
 
     asyncio.run(run())
 

@@ -79,6 +79,7 @@ def _installed(lock: Path) -> Path:
         if guard.read() != lock.read_bytes():
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
             command += ["--require-hashes", "--no-warn-conflicts", "--target", str(folder), "--requirement", str(lock)]
+            command += ["--no-compile"]  # thousands of modules, of which a script imports some
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
             guard.truncate(0)
