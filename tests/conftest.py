@@ -108,7 +108,7 @@ def start_gateway(sandbox_environ: dict[str, str], tmp_path_factory: pytest.Temp
                         base_url=child.said["url"],
                         headers={"authorization": f"Bearer {key}"} if key else {},
                         trust_env=False,
-                        timeout=30,
+                        timeout=90,  # a busy machine takes its time over back-offs
                     )
                 )
                 running[settings] = Served(child.said["url"], child.pid, http, key)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import shutil
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +20,7 @@ from app.errors import ImageTooLarge, InvalidImage, InvalidImageUrl
 from app.http1 import Make, dial
 from app.media.download import Downloader, FetchFailed, Reason, decode_base64, decode_data_uri
 from app.media.netguard import Guard
+from tests.fakes.tls import write_certificate
 from tests.media.test_netguard import ODD, TRICKS, Dns, no_dns
 
 PICTURE = bytes(range(256)) * 40
@@ -519,35 +518,21 @@ def test_the_world_cannot_redirect_into_an_allowed_origin() -> None:
 # --- TLS ---
 
 
-MAKE_CERTIFICATE = (
-    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test "
-    "-addext subjectAltName=DNS:cdn.example.com"
-)
-
-
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate of cdn.example.com and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl here to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [openssl, *MAKE_CERTIFICATE.split(), "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True
-    )
-    return cert, key
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A certificate of cdn.example.com, its key, and the authority that signed it."""
+    return write_certificate(tmp_path_factory.mktemp("tls"), ["cdn.example.com"])
 
 
 def over_tls(
-    certificate: tuple[Path, Path], answer: Answer | bytes, *urls: str, trusted: bool = True
+    certificate: tuple[Path, Path, Path], answer: Answer | bytes, *urls: str, trusted: bool = True
 ) -> tuple[list[bytes | FetchFailed], Internet, Server, list[str | None]]:
-    cert, key = certificate
+    cert, key, authority = certificate
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(cert, key)
     names: list[str | None] = []
     ours.sni_callback = lambda _socket, name, _context: names.append(name)
-    theirs = ssl.create_default_context(cafile=str(cert) if trusted else None)
+    theirs = ssl.create_default_context(cafile=str(authority) if trusted else None)
 
     async def run() -> tuple[list[bytes | FetchFailed], Internet, Server]:
         got: list[bytes | FetchFailed] = []
@@ -565,7 +550,7 @@ def over_tls(
     return (*asyncio.run(run()), names)
 
 
-def test_the_pinned_address_has_to_prove_the_urls_host(certificate: tuple[Path, Path]) -> None:
+def test_the_pinned_address_has_to_prove_the_urls_host(certificate: tuple[Path, Path, Path]) -> None:
     got, internet, server, names = over_tls(
         certificate, ok(), "https://cdn.example.com/a", "https://cdn.example.com/b", "https://other.example.com/a"
     )
@@ -578,14 +563,14 @@ def test_the_pinned_address_has_to_prove_the_urls_host(certificate: tuple[Path, 
     assert b"Host: cdn.example.com\r\n" in server.heads[0]
 
 
-def test_a_certificate_that_nobody_signed_is_refused(certificate: tuple[Path, Path]) -> None:
+def test_a_certificate_that_nobody_signed_is_refused(certificate: tuple[Path, Path, Path]) -> None:
     (got,), _, server, _ = over_tls(certificate, ok(), "https://cdn.example.com/a", trusted=False)
     assert isinstance(got, FetchFailed)
     assert got.reason is Reason.UNREACHABLE
     assert server.heads == []
 
 
-def test_https_does_not_redirect_to_http(certificate: tuple[Path, Path]) -> None:
+def test_https_does_not_redirect_to_http(certificate: tuple[Path, Path, Path]) -> None:
     (got,), internet, _, _ = over_tls(certificate, moved("http://cdn.example.com/b"), "https://cdn.example.com/a")
     assert isinstance(got, FetchFailed)
     assert got.reason is Reason.BLOCKED

@@ -261,8 +261,9 @@ class TestDisks:
 class TestStarting:
     async def test_the_file_is_for_its_owner_alone(self, path: Path, open_at: Open) -> None:
         await open_at(path)
-        for one in path.parent.glob("imagegate.db*"):
-            assert stat.S_IMODE(one.stat().st_mode) == 0o600
+        modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in path.parent.glob("imagegate.db*")}
+        assert path.name in modes
+        assert set(modes.values()) == {0o600}
 
     async def test_commits_wait_for_the_disk(self, path: Path, open_at: Open) -> None:
         database = await open_at(path)
