@@ -6,6 +6,7 @@ Stands between `gateway` and its strangers `media` and `storage`, which know not
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -227,7 +228,7 @@ class Deliverer:
     async def kept_input(self, key: str) -> Media:
         """The input picture that was kept. Raises GatewayError."""
         data = await self._read(key)
-        digest = hashlib.sha256(data).hexdigest()
+        digest = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
         return await self._pool.run_owed(
             inspect, MemoryBlob(data), digest, index=0, param="image", max_pixels=self._limits.image_pixels
         )

@@ -33,7 +33,7 @@ from app.faults import from_provider
 from app.harvest import Harvest, Harvester
 from app.jobs import Job, Journal, fingerprint
 from app.limits import Rates
-from app.media.finish import mask_checks
+from app.media.finish import check_delivery, mask_checks
 from app.media.pool import MediaPool
 from app.media.prepare import begin_preparing
 from app.params.engine import check_parameters, compile_plan
@@ -123,6 +123,12 @@ class Gateway:
         found = self._find(request)
         offer = found.offers[0]
         plan = compile_plan(request, found.model.id, offer)
+        words = {note.name: note.spelled for note in plan.notes if note.spelled}
+        check_delivery(
+            plan.delivery,
+            format_word=words.get("output_format", "output_format"),
+            size_word=next((words[name] for name in ("size", "width", "height") if name in words), "size"),
+        )
         upstream, content = self._upstreams[offer.provider], fingerprint(request)
         return Prepared(request.id, request.caller, request.terms, content, plan, pricing.quote(plan), upstream)
 

@@ -182,17 +182,20 @@ def multipart(
     name: str = "image",
     file_name: str = "photo.png",
     mime: str = "image/png",
+    more: Mapping[str, bytes] | None = None,
 ) -> tuple[bytes, dict[str, str]]:
-    """(body, headers) of a form as the OpenAI SDK sends it: fields, then one file."""
+    """(body, headers) of a form as the OpenAI SDK sends it: fields, then one file, and `more` of them by field."""
     parts = [
         b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (BOUNDARY, key.encode(), value.encode())
         for key, value in fields.items()
     ]
-    parts.append(
-        b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\nContent-Type: %s\r\n\r\n'
-        % (BOUNDARY, name.encode(), file_name.encode(), mime.encode())
-    )
-    body = b"".join([*parts, picture, b"\r\n--%s--\r\n" % BOUNDARY])
+    for word, content in ((name, picture), *(more or {}).items()):
+        parts.append(
+            b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\nContent-Type: %s\r\n\r\n'
+            % (BOUNDARY, word.encode(), file_name.encode(), mime.encode())
+        )
+        parts += [content, b"\r\n"]
+    body = b"".join([*parts, b"--%s--\r\n" % BOUNDARY])
     return body, {"content-type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}
 
 

@@ -9,6 +9,7 @@ hands.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import hashlib
 import mmap
@@ -16,6 +17,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pybase64
@@ -28,7 +30,17 @@ _PIECE = 512 * 1024  # what `chunks` hands out at a time
 _ENCODED = 384 * 1024  # what becomes base64 at a time; a multiple of three
 _DRAIN_AT = 512 * 1024  # pending bytes before `drain` writes
 _FREE = 64 * 1024  # bytes of any spool that stay in memory
+_LARGE = 4 * 1024 * 1024  # bytes of a file that takes a while to close
 _HEAD = 64  # bytes kept for sniffing
+
+
+def _close(descriptor: int) -> None:
+    """Close a nameless file. Its pages go with it, 4 ms for 20 MB: those of a large one in a thread."""
+    if os.fstat(descriptor).st_size >= _LARGE:
+        with suppress(RuntimeError):  # no thread to be had
+            _thread.start_new_thread(os.close, (descriptor,))  # `threading` would wait until it has begun
+            return
+    os.close(descriptor)
 
 
 class _TempFile:
@@ -37,7 +49,7 @@ class _TempFile:
     def __init__(self, directory: Path | None) -> None:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             self._fd = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._fd)
+        weakref.finalize(self, _close, self._fd)
 
     def write(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
         for piece in pieces:
@@ -266,7 +278,8 @@ class Spool:
         spool.write(chunk); await spool.drain()      # for each chunk
         blob, digest = spool.finish()
 
-    `write` never blocks; `drain` writes what is pending in a thread, and only when there is enough of it.
+    `write` never blocks; `drain` writes what is pending in a thread, and hashes it there, and only when there is enough
+    of it.
     A full disk is `Overloaded`. Who stops in between calls `discard`.
     """
 
@@ -287,6 +300,7 @@ class Spool:
         self._size = 0
         self._head = b""
         self._hash = hashlib.sha256() if digest else None
+        self._unhashed: list[bytes | memoryview] = []
 
     @property
     def size(self) -> int:
@@ -307,14 +321,17 @@ class Spool:
             return
         if len(self._head) < _HEAD:
             self._head += bytes(piece[: _HEAD - len(self._head)])
-        if self._hash is not None:
-            self._hash.update(piece)
         before, self._size = self._size, self._size + len(piece)
         if self._room is not None and before <= _FREE < self._size and self._threshold > _FREE:
             if self._room.take(self._threshold):
                 self._taken = self._threshold
             else:
                 self._threshold = _FREE
+        if self._hash is not None:
+            if self._size <= self._threshold:
+                self._hash.update(piece)
+            else:  # with what goes to the file, in its thread: of 20 MB it would take 15-50 ms of the event loop
+                self._unhashed.append(piece)
         self._pending.append(piece)
         self._pending_size += len(piece)
 
@@ -324,11 +341,12 @@ class Spool:
             pieces, self._pending, offset = self._pending, [], self._filed
             self._filed += self._pending_size
             self._pending_size = 0
-            await asyncio.to_thread(self._flush, pieces, offset)
+            unhashed, self._unhashed = self._unhashed, []
+            await asyncio.to_thread(self._flush, pieces, offset, unhashed)
 
     def finish(self) -> tuple[Blob, str]:
         """All of it as a blob, and its sha-256 in hex, if that is wanted. To be called once."""
-        digest, size = self._hash.hexdigest() if self._hash is not None else "", self._size
+        size = self._size
         blob: Blob
         if size <= self._threshold:
             blob = MemoryBlob(bytes(self._pending[0]) if len(self._pending) == 1 else b"".join(self._pending))
@@ -336,9 +354,12 @@ class Spool:
                 self._taken -= size  # what it needs stays taken for as long as it lives
                 weakref.finalize(blob, self._room.give, size).atexit = False
         else:
-            self._flush(self._pending, self._filed)  # below _DRAIN_AT and one chunk: a copy into the page cache
+            self._flush(
+                self._pending, self._filed, self._unhashed
+            )  # below _DRAIN_AT and one chunk: a copy into the page cache
             assert self._file is not None
             blob = FileBlob(self._file, size)
+        digest = self._hash.hexdigest() if self._hash is not None else ""
         self.discard()
         return blob, digest
 
@@ -347,11 +368,14 @@ class Spool:
         if self._room is not None:
             self._room.give(self._taken)
         self._taken = 0
-        self._pending, self._pending_size = [], 0
+        self._pending, self._pending_size, self._unhashed = [], 0, []
         self._file, self._filed, self._size = None, 0, 0
         self._head = b""
 
-    def _flush(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
+    def _flush(self, pieces: Sequence[bytes | memoryview], offset: int, unhashed: Sequence[bytes | memoryview]) -> None:
+        if self._hash is not None:
+            for piece in unhashed:
+                self._hash.update(piece)
         try:
             file = self._file
             if file is None:

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from app.errors import InvalidValue
-from app.formats import ImageFormat
+from app.formats import ImageFormat, Size
 from app.media.png import write_png
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY = {"jpeg": 90, "webp": 90, "avif": 75}
 MAX_SIDE = {"webp": 16_383, "jpeg": 65_500, "gif": 65_535, "avif": 32_768}  # of the formats, and of libjpeg and libavif
 _FULL_COLOUR_ABOVE = 92  # quality from which JPEG and AVIF keep colour at full resolution
+_STRIPE = 1 << 20  # pixels that are put on white at a time
 _GIF_ALPHA = 128  # alpha from which a pixel is shown: GIF knows only clear and opaque
 
 
@@ -31,17 +32,11 @@ def encode(image: Image.Image, format: ImageFormat, quality: int | None = None, 
 
     JPEG has no transparency: the picture is put on white. Raises InvalidValue if the format cannot hold its size.
     """
-    most = MAX_SIDE.get(format)
-    if most is not None and max(image.size) > most:
-        raise InvalidValue(
-            f"A picture of {image.width}x{image.height} cannot be written as {format.upper()}, "
-            f"which holds at most {most:,} pixels a side. Use png.",
-            param="output_format",
-        )
+    check_side(format, image.size)
     if format == "png":
         return write_png(image)
     quality = DEFAULT_QUALITY.get(format, 0) if quality is None else min(max(quality, 0), 100)
-    subsampling = "4:4:4" if quality > _FULL_COLOUR_ABOVE else "4:2:0"
+    subsampling = "4:4:4" if in_full_colour(format, quality) else "4:2:0"
     from PIL import AvifImagePlugin, WebPImagePlugin  # noqa: F401 - known, Pillow need not load all its plug-ins
 
     out = BytesIO()
@@ -61,6 +56,21 @@ def encode(image: Image.Image, format: ImageFormat, quality: int | None = None, 
     return out.getvalue()
 
 
+def holds(format: ImageFormat, size: Size) -> bool:
+    """Whether a picture of that size can be written in the format."""
+    return max(size) <= MAX_SIDE.get(format, max(size))
+
+
+def check_side(format: ImageFormat, size: Size, param: str = "output_format") -> None:
+    """Raises InvalidValue if the format cannot hold a picture of that size."""
+    if not holds(format, size):
+        raise InvalidValue(
+            f"A picture of {size[0]}x{size[1]} cannot be written as {format.upper()}, "
+            f"which holds at most {MAX_SIDE[format]:,} pixels a side. Use png.",
+            param=param,
+        )
+
+
 def on_white(image: Image.Image) -> Image.Image:
     """The picture without transparency: L or RGB, on white."""
     if image.mode not in ("LA", "RGBA"):
@@ -69,8 +79,17 @@ def on_white(image: Image.Image) -> Image.Image:
 
     mode = image.mode[:-1]
     ground = Image.new(mode, image.size, "white")
-    ground.paste(image.convert(mode), mask=image.getchannel("A"))
+    rows = max(1, _STRIPE // image.width)
+    for top in range(0, image.height, rows):  # copies of the whole would take nine bytes a pixel more
+        place = (0, top, image.width, min(top + rows, image.height))
+        shown = image.crop(place)
+        ground.paste(shown.convert(mode), place, shown.getchannel("A"))
     return ground
+
+
+def in_full_colour(format: ImageFormat, quality: int | None) -> bool:
+    """Whether JPEG or AVIF keeps colour at full resolution."""
+    return (DEFAULT_QUALITY.get(format, 0) if quality is None else quality) > _FULL_COLOUR_ABOVE
 
 
 def coloured(image: Image.Image) -> Image.Image:

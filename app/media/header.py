@@ -16,6 +16,7 @@ from app.media.buffer import Buffer
 from app.media.orientation import from_exif
 from app.media.walk import (
     FRAME_MARKERS,
+    MAX_SCANNED,
     Malformed,
     gif_blocks,
     gif_palette,
@@ -125,7 +126,7 @@ def _png(data: Buffer) -> Header:
 
 
 def _jpeg(data: Buffer) -> Header:
-    frame, exif = None, None
+    frame, exif, scans = None, None, 0
     for marker, start, end in jpeg_segments(data):
         if marker in FRAME_MARKERS:
             if frame is not None:
@@ -133,7 +134,11 @@ def _jpeg(data: Buffer) -> Header:
             frame = _jpeg_frame(data, marker[1], start, end)
         elif marker == b"\xff\xe1" and exif is None and data[start + 4 : start + 10] == b"Exif\0\0":
             exif = data[start + 10 : end]
+        scans += marker == b"\xff\xda"
     assert frame is not None  # or the walk would have ended at its scan
+    most = MAX_SCANNED // max(frame.width * frame.height, 1)
+    if scans > max(most, 1):
+        raise Malformed(f"has {scans} scans of {frame.width}x{frame.height}; of that size it may have at most {most}")
     return frame._replace(orientation=from_exif(exif or b""))
 
 

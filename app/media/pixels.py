@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidRequest, InvalidValue, UnsupportedImage
 from app.formats import ImageFormat
 from app.media.decode import decode
-from app.media.encode import encode, on_white
-from app.media.fit import composite, fit_exact
+from app.media.encode import encode, in_full_colour, on_white
+from app.media.fit import blend, edit_weight, fit_exact
 from providers.base import Blob
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bytes a pixel at the peak, the picture itself and one copy of it included (12 MP, Pillow 13, November 2026).
+CHILD_BYTES = 1024 * 1024 * 1024  # what one job may take
+# Bytes a pixel at the peak, as measured in a process of its own (8 MP, Pillow 13, November 2026; some are measured anew
+# by tests/media/test_estimate.py). Decoding: the picture, and a copy where a profile, a turn or 16 bits may ask for it.
 _DECODING = {"png": 8, "jpeg": 10, "gif": 8, "webp": 16, "avif": 12}
-_ENCODING = {"png": 4, "jpeg": 9, "gif": 12, "webp": 9, "avif": 27}  # beside the picture
-_LOSSLESS = 21
-_COMPOSITING = 24  # edit and original premultiplied, the weight, the result: of the original's pixels
+_ENCODING = {"png": 4, "jpeg": 3, "gif": 9, "webp": 9, "avif": 26}  # beside the picture
+_ENCODING_ALPHA = {"png": 5, "jpeg": 6, "gif": 14, "webp": 14, "avif": 31}  # with transparency
+_FULL_COLOUR = 15  # more, for AVIF at full colour resolution
+_LOSSLESS = 24  # WebP
 _PIXEL = 4  # Pillow keeps RGB in four bytes
 
 
@@ -40,8 +43,12 @@ class Decode(NamedTuple):
     picture: int
 
 
+class Weigh(NamedTuple):
+    """A mask becomes the weight of the edit: one byte a pixel instead of four."""
+
+
 class Composite(NamedTuple):
-    """Edit, original and mask become the original with the edit in it."""
+    """Weight, original and edit become the original with the edit in it."""
 
 
 class Flatten(NamedTuple):
@@ -63,14 +70,14 @@ class Encode(NamedTuple):
     lossless: bool = False
 
 
-Step = Decode | Composite | Flatten | Fit | Encode
-STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Decode, Composite, Flatten, Fit, Encode)}
+Step = Decode | Weigh | Composite | Flatten | Fit | Encode
+STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Decode, Weigh, Composite, Flatten, Fit, Encode)}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One that a job decodes. `name` and `param` are how an error calls it; `kind` and `pixels`, as its header has
-    them, are for the estimate."""
+    """One that a job decodes. `name` and `param` are how an error calls it; `kind`, `pixels` and `alpha`, as its header
+    has them, are for the estimate."""
 
     content: bytes | Blob = field(repr=False)
     max_pixels: int
@@ -78,6 +85,12 @@ class Picture:
     param: str | None = None
     kind: str = "webp"
     pixels: int = 0
+    alpha: bool = False
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.size
 
     def read(self) -> bytes:
         """Its bytes. Blocks."""
@@ -161,8 +174,10 @@ def work(job: Job) -> Written | Failed:
                     pile.append(
                         decode(one.read(), max_pixels=one.max_pixels, upright=True, name=one.name, param=one.param)
                     )
+                case Weigh():
+                    pile[-1] = edit_weight(pile[-1])
                 case Composite():
-                    pile[-3:] = [composite(*pile[-3:])]
+                    pile.append(blend(pile.pop(), pile.pop(), pile.pop()))  # nobody else holds what is used up
                 case Flatten():
                     pile[-1] = on_white(pile[-1])
                 case Fit(width, height):
@@ -185,25 +200,50 @@ def _written(data: bytes, format: ImageFormat) -> Written:
 
 
 def estimate(job: Job) -> int:
-    """Bytes of decoded pictures at its peak."""
-    pile: list[int] = []  # pixels
+    """Bytes that it takes at its peak: files as they are, pictures as they are decoded."""
+    files = sum(picture.size for picture in job.pictures)
+    pile: list[_Laid] = []
     peak = 0
     for step in job.steps:
-        held = _PIXEL * sum(pile)
+        held = files + sum(one.bytes for one in pile)
         match step:
             case Decode(index):
                 one = job.pictures[index]
-                peak = max(peak, held + one.pixels * _DECODING.get(one.kind, 16))
-                pile.append(one.pixels)
+                peak = max(peak, held + one.size + one.pixels * _DECODING.get(one.kind, 16))
+                pile.append(_Laid(one.pixels, one.alpha))
+            case Weigh():
+                peak = max(peak, held + pile[-1].pixels * 2)
+                pile[-1] = pile[-1]._replace(width=1)
             case Composite():
-                original = pile[-2]
-                peak = max(peak, held + original * _COMPOSITING)
-                pile[-3:] = [original]
+                _, original, edit = pile[-3:]
+                alpha = original.alpha or edit.alpha
+                peak = max(peak, held + (original.bytes + edit.bytes if alpha else 0))
+                pile[-3:] = [original._replace(alpha=alpha)]
             case Flatten():
-                peak = max(peak, held + pile[-1] * _PIXEL * 2)
+                peak = max(peak, held + pile[-1].bytes)
+                pile[-1] = pile[-1]._replace(alpha=False)
             case Fit(width, height):
-                peak = max(peak, held + width * height * _PIXEL * 2)
-                pile[-1] = width * height
-            case Encode(format, _, lossless):
-                peak = max(peak, held + pile[-1] * (_LOSSLESS if lossless else _ENCODING[format]))
+                before, after = pile[-1], _Laid(width * height, pile[-1].alpha)
+                between = min(
+                    before.bytes, after.bytes * 3
+                )  # scaled in one direction; first reduced to three times that
+                peak = max(peak, held + after.bytes + (2 if after.alpha else 1) * (between + after.bytes * after.alpha))
+                pile[-1] = after
+            case Encode(format, quality, lossless):
+                each = (_ENCODING_ALPHA if pile[-1].alpha else _ENCODING)[format]
+                if format == "avif" and in_full_colour(format, quality):
+                    each += _FULL_COLOUR
+                peak = max(peak, held + pile[-1].pixels * (_LOSSLESS if lossless else each))
     return peak
+
+
+class _Laid(NamedTuple):
+    """A picture on the pile."""
+
+    pixels: int
+    alpha: bool
+    width: int = _PIXEL  # bytes a pixel
+
+    @property
+    def bytes(self) -> int:
+        return self.pixels * self.width

@@ -36,10 +36,9 @@ def write_png(image: Image.Image, *, level: int = 1) -> bytes:
     except ImportError:  # no wheel for this machine
         return _by_pillow(image)
     deflate = isal_zlib.compressobj(level=level)
-    parts = [
-        b"\x89PNG\r\n\x1a\n",
-        _chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _COLOUR_TYPE[image.mode], 0, 0, 0)),
-    ]
+    out = BytesIO()  # its bytes are handed out without a copy; joined pieces would be there twice
+    out.write(b"\x89PNG\r\n\x1a\n")
+    out.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _COLOUR_TYPE[image.mode], 0, 0, 0)))
     rows = max(1, _STRIPE // (image.width * len(image.getbands())))
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
@@ -52,10 +51,10 @@ def write_png(image: Image.Image, *, level: int = 1) -> bytes:
         kind = min(tried, key=tried.__getitem__, default=_UP)
         packed = deflate.compress(_filtered(image, top, bottom, kind))
         if packed:
-            parts.append(_chunk(b"IDAT", packed))
-    parts.append(_chunk(b"IDAT", deflate.flush()))
-    parts.append(_chunk(b"IEND", b""))
-    return b"".join(parts)
+            out.write(_chunk(b"IDAT", packed))
+    out.write(_chunk(b"IDAT", deflate.flush()))
+    out.write(_chunk(b"IEND", b""))
+    return out.getvalue()
 
 
 def _filtered(image: Image.Image, top: int, bottom: int, kind: int) -> bytearray:

@@ -17,16 +17,16 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from app.errors import Overloaded
 from app.media.blob import MemoryBlob
-from app.media.pixels import Pixels, blamed, estimate
+from app.media.pixels import CHILD_BYTES, Pixels, blamed, estimate
 from app.media.walk import is_light
-from app.media.workers import CHILD_BYTES, Workers
+from app.media.workers import Workers
 from app.types import InputStep
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _PASSES = 16
-_LIGHT_BYTES = 4 << 20
+_LIGHT_BYTES = 2 << 20  # a picture whose metadata is cut is hashed anew: a millisecond or two
 BUDGET = 256 * 1024 * 1024  # bytes of decoded pictures at once
 
 

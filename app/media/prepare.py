@@ -53,7 +53,7 @@ def _rewriting(
 ) -> Pixels[Media]:
     pixels = media.width * media.height
     name = picture_name(step.index, step.word)
-    picture = Picture(media.blob, max(MAX_PIXELS, pixels), name, step.word, _FORMATS[media.mime], pixels)
+    picture = Picture(media.blob, max(MAX_PIXELS, pixels), name, step.word, _FORMATS[media.mime], pixels, media.alpha)
     steps: list[Step] = [Decode(0), *([Flatten()] if flatten else []), Encode(format, _QUALITY, lossless)]
 
     def then(written: Written) -> Media:

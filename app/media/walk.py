@@ -18,6 +18,7 @@ Piece = tuple[bytes, int, int]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_SCANS = 100  # of a progressive JPEG: real ones have about ten; thousands are an attack on the decoder
+MAX_SCANNED = 1_000_000_000  # pixels times scans of one: each scan goes over all pixels, at 1-2 ms a megapixel
 
 MAX_PIECES = 250_000  # of any picture: 20 MB of empty JPEG segments would be five millions, and take seconds to walk
 

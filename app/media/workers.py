@@ -24,7 +24,7 @@ from typing import ParamSpec, TypeVar
 
 import app
 from app.errors import Overloaded
-from app.media.pixels import Encode, Job, Pixels, blamed
+from app.media.pixels import CHILD_BYTES, Encode, Job, Pixels, blamed
 from app.media.wire import Ended, from_job, receive, send, to_outcome
 
 P = ParamSpec("P")
@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("imagegate.media")
 
-CHILD_BYTES = 1024 * 1024 * 1024
 _START_SECONDS = 10.0
 # Deaths that a picture causes. Any other, such as SIGKILL by the kernel out of memory, may have been meant for whoever.
 _OWN_DOING = {
@@ -57,7 +56,7 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(64 * 1024 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": str(192 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
 }
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # where Python itself may need them to start
 

@@ -341,3 +341,22 @@ def test_a_broken_mask_is_refused_before_anything_is_bought(tmp_path: Path) -> N
             assert b.provider.submitted == []
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("format", "size"), [("webp", (20_000, 10)), ("avif", (6200, 6200))])
+def test_a_format_that_cannot_hold_the_picture_is_refused_before_anything_is_bought(
+    tmp_path: Path, format: str, size: tuple[int, int]
+) -> None:
+    async def run() -> None:
+        picture = Media(MemoryBlob(b""), "image/png", *size, "digest")
+        async with bench(tmp_path) as b:
+            with pytest.raises(GatewayError) as caught:
+                await b.edit(image=(picture,), mask=(picture,), output_format=format)
+            assert (caught.value.status, caught.value.code, caught.value.param) == (
+                400,
+                "invalid_value",
+                "output_format",
+            )
+            assert b.provider.submitted == []
+
+    asyncio.run(run())

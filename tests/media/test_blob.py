@@ -7,6 +7,8 @@ import gc
 import hashlib
 import mmap
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,50 @@ def test_files_are_closed_when_nobody_holds_them() -> None:
     with pytest.raises(ValueError, match="closed"):
         blob.read()
     assert open_files() == before
+
+
+def test_large_files_are_closed_too_wherever_they_are_let_go() -> None:
+    before = open_files()
+    blob, _ = asyncio.run(spooled([b"x" * 1_000_000] * 6, 0))
+    assert open_files() == before + 1
+    blob.close()
+    end = time.monotonic() + 10
+    while open_files() != before:
+        assert time.monotonic() < end, "it was never closed"
+        time.sleep(0.001)
+
+
+def test_a_file_is_hashed_by_the_thread_that_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    real = hashlib.sha256
+
+    class Watched:
+        """A hash that notes where large pieces come from."""
+
+        def __init__(self) -> None:
+            self._hash = real()
+
+        def update(self, piece: bytes) -> None:
+            seen.add(threading.get_ident())
+            self._hash.update(piece)
+
+        def hexdigest(self) -> str:
+            return self._hash.hexdigest()
+
+    monkeypatch.setattr(hashlib, "sha256", Watched)
+    data = [os.urandom(600_000) for _ in range(8)]
+    _, digest = asyncio.run(spooled(data, 0))
+    assert digest == real(b"".join(data)).hexdigest()
+    assert seen
+    assert threading.get_ident() not in seen
+
+
+@pytest.mark.parametrize("threshold", [0, 99_999, 100_000, 100_001, 700_000, 2_000_000])
+def test_the_digest_is_that_of_the_bytes_wherever_they_went(threshold: int) -> None:
+    data = [os.urandom(100_000) for _ in range(15)]
+    blob, digest = asyncio.run(spooled(data, threshold))
+    assert blob.read() == b"".join(data)
+    assert digest == hashlib.sha256(b"".join(data)).hexdigest()
 
 
 def test_a_discarded_spool_leaves_nothing() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from app.errors import InvalidImage, InvalidValue
+from app.errors import ImageTooLarge, InvalidImage, InvalidValue
 from app.media.blob import MemoryBlob
 from app.media.decode import decode
-from app.media.finish import BadPicture, Finished, finish
+from app.media.finish import BadPicture, Finished, begin_finishing, check_delivery, finish
+from app.media.pixels import Encode, Pixels
 from app.media.sniff import MAX_PIXELS, inspect
 from app.media.strip import strip_metadata
 from app.types import Delivery, ImageFormat, MaskStep
@@ -147,3 +148,54 @@ def test_a_format_that_cannot_hold_it_is_the_callers_mistake() -> None:
     with pytest.raises(InvalidValue, match="WEBP") as caught:
         finish(MemoryBlob(saved(Image.new("L", (17_000, 1)), "png")), Delivery(format="webp"), 0, max_pixels=MAX_PIXELS)
     assert caught.value.param == "output_format"
+
+
+# ---- what cannot be made is said before anything is bought
+
+
+def of_size(width: int, height: int) -> MaskStep:
+    one = Media(MemoryBlob(b""), "image/png", width, height, "")
+    return MaskStep(one, one, "picture")
+
+
+@pytest.mark.parametrize(
+    ("format", "size"),
+    [
+        ("webp", (16_384, 100)),
+        ("jpeg", (65_501, 10)),
+        ("gif", (65_536, 10)),
+        ("avif", (32_769, 10)),
+        ("avif", (7000, 7000)),
+    ],
+)
+def test_a_format_that_cannot_hold_the_picture_is_refused_by_its_word(
+    format: ImageFormat, size: tuple[int, int]
+) -> None:
+    for owed in ({"mask": of_size(*size)}, {"exact": size, "asked_format": "png"}):
+        with pytest.raises(InvalidValue, match=f"{size[0]}x{size[1]}.*{format.upper()}.*Use png") as caught:
+            check_delivery(Delivery(format=format, **owed), format_word="fmt")  # type: ignore[arg-type]
+        assert caught.value.param == "fmt"
+        check_delivery(Delivery(format="png", **owed))  # type: ignore[arg-type]
+        check_delivery(Delivery(**owed))  # type: ignore[arg-type]
+
+
+def test_what_no_format_can_hold_in_memory_is_refused_by_what_makes_it_large() -> None:
+    with pytest.raises(ImageTooLarge) as caught:
+        check_delivery(Delivery(format="png", exact=(20_000, 20_000)), size_word="width")
+    assert caught.value.param == "width"
+    with pytest.raises(ImageTooLarge) as caught:
+        check_delivery(Delivery(mask=of_size(20_000, 20_000)))
+    assert caught.value.param == "picture"
+
+
+def test_what_the_provider_makes_by_itself_is_not_refused() -> None:
+    check_delivery(Delivery(format="webp", asked_format="webp", exact=(20_000, 100)))
+    check_delivery(Delivery(format="avif"))
+
+
+@pytest.mark.parametrize("size", [(16_384, 20), (7000, 7000)])
+def test_a_format_that_nobody_asked_for_gives_way_to_one_that_holds_the_picture(size: tuple[int, int]) -> None:
+    edit = MemoryBlob(saved(photo(size=(60, 40)), "avif" if size == (7000, 7000) else "webp"))
+    begun = begin_finishing(edit, Delivery(mask=of_size(*size)))
+    assert isinstance(begun, Pixels)
+    assert begun.job.steps[-1] == Encode("png")

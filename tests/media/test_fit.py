@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.errors import InvalidValue
+from app.media import fit
 from app.media.fit import composite, edit_weight, fit_exact
 from tests.media.pictures import photo, psnr
 
@@ -152,3 +153,16 @@ def test_weight_is_the_alpha_turned_round() -> None:
     mask = Image.merge("LA", (Image.new("L", (256, 1)), Image.linear_gradient("L").rotate(90).crop((0, 0, 256, 1))))
     alpha = mask.getchannel("A").tobytes()
     assert edit_weight(mask).tobytes() == bytes(255 - value for value in alpha)
+
+
+@pytest.mark.parametrize("edit", [("RGB", (200, 150)), ("RGB", (210, 150)), ("RGBA", (104, 80)), ("RGB", (300, 100))])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_stripes_do_not_show(edit: tuple[str, tuple[int, int]], mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, weight = photo(mode, (200, 150)), photo("L", (200, 150))
+    whole = composite(photo(*edit), original, weight)
+    monkeypatch.setattr(fit, "_STRIPE", 7 * 200)  # rows that fit neither the height nor the scale
+    striped = composite(photo(*edit), original, weight)
+    assert (striped.mode, striped.size) == (whole.mode, whole.size)
+    seen = [picture.convert("RGBA").convert("RGBa").tobytes() for picture in (striped, whole)]
+    differences = zip(*seen, strict=True)
+    assert max(abs(one - other) for one, other in differences) <= 2  # the rounding of resampling

@@ -227,6 +227,21 @@ def test_a_jpeg_of_too_many_scans() -> None:
         inspected(data[:-2] + scan * 100 + b"\xff\xd9")
 
 
+def with_scans(size: tuple[int, int], scans: int) -> bytes:
+    """A progressive JPEG of so many scans."""
+    data = saved(Image.new("L", size, 90), "jpeg", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def test_the_larger_a_jpeg_the_fewer_scans_it_may_have() -> None:
+    size = (5000, 4000)
+    assert inspected(with_scans(size, 50), max_pixels=50_000_000).width == 5000
+    with pytest.raises(InvalidImage, match="51 scans of 5000x4000; of that size it may have at most 50"):
+        inspected(with_scans(size, 51), max_pixels=50_000_000)
+    assert inspected(with_scans((1000, 1000), 100), max_pixels=50_000_000).width == 1000
+
+
 def test_large_files_are_walked_fast() -> None:
     noise = saved(Image.effect_noise((1500, 1500), 90), "jpeg", quality=98)
     data = noise[:2] + b"".join(jpeg_segment(0xE5, b"\xff" * 65_000) for _ in range(120)) + noise[2:]

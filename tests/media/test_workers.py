@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
@@ -26,11 +27,12 @@ from app.media.finish import BadPicture, Finished, begin_finishing, finish, mask
 from app.media.pixels import Decode, Encode, Failed, Fit, Flatten, Job, Picture, Pixels, Written, work
 from app.media.pool import MediaPool
 from app.media.prepare import begin_preparing, prepare
-from app.media.walk import MAX_SCANS, jpeg_segments
 from app.media.workers import Bounds, Workers
 from app.types import Delivery, ImageFormat, InputStep, MaskStep
 from providers.base import Media
 from tests.media.pictures import FORMATS, photo, sample, saved
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -46,16 +48,14 @@ def seeing(data: bytes, name: str = "Image 2") -> Pixels[Written]:
     return Pixels(Job((Picture(data, 50_000_000, name, "image[1]"),), (Decode(0),)), lambda written: written)
 
 
-def slow_jpeg(size: tuple[int, int] = (4000, 3000)) -> bytes:
-    """As many scans as are let through, each over the whole picture."""
-    data = saved(Image.new("L", size, 90), "jpeg", progressive=True)
-    pieces = list(jpeg_segments(data))
-    scans = [data[start:end] for kind, start, end in pieces if kind == b"\xff\xda"]
-    return data[:-2] + scans[-1] * (MAX_SCANS - len(scans)) + data[-2:]
-
-
-VERY_SLOW = slow_jpeg((7000, 6000))  # 2.5 s of CPU
 UNHURRIED = Bounds(seconds=60)  # children are nice: on a busy machine they wait long for their CPU
+
+
+def slow(pixels: Pixels[T] | None = None) -> Pixels[T]:
+    """Work that takes its child seconds of CPU inside C. No picture that is let through does."""
+    begun: Pixels[Any] = pixels or seeing(sample("png"))
+    steps = (*begun.job.steps, Fit(2000, 2000), *[Encode("webp")] * 50)
+    return replace(begun, job=replace(begun.job, steps=steps))
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -182,7 +182,7 @@ def test_a_picture_that_takes_too_much_cpu_is_ended_by_the_kernel() -> None:
     async def scene() -> None:
         workers = Workers(1, Bounds(cpu_seconds=0))  # to the next full second
         with pytest.raises(InvalidImage, match=r"^Image 2 cannot be read: working on it takes too long") as caught:
-            await workers.run(seeing(VERY_SLOW))
+            await workers.run(slow())
         assert (caught.value.param, str(-signal.SIGXCPU) in caught.value.detail) == ("image[1]", True)
         await fine(workers)
         workers.close()
@@ -193,15 +193,14 @@ def test_a_picture_that_takes_too_much_cpu_is_ended_by_the_kernel() -> None:
 def test_a_picture_that_takes_too_long_is_ended_by_us() -> None:
     async def scene() -> None:
         workers = Workers(1, Bounds(seconds=0.4))
-        data = VERY_SLOW
         await fine(workers)
         (before,) = workers.pids
         started = time.monotonic()
         with pytest.raises(InvalidImage, match="takes too long"):
-            await workers.run(seeing(data))
+            await workers.run(slow())
         assert time.monotonic() - started < 5  # a tenth of it on a machine with nothing else to do
         with pytest.raises(BadPicture, match=r"^The provider's picture 1 cannot be read"):
-            await workers.run(begun(data, exact=(10, 10)))
+            await workers.run(slow(begun(sample("png"), exact=(10, 10))))
         await fine(workers)
         await until(lambda: is_gone(before) and len(workers.pids) == 1)
         workers.close()
@@ -258,13 +257,13 @@ def test_a_killed_child_may_be_nobodys_fault_once(kills: int) -> None:
     async def scene() -> None:
         workers = Workers(1, UNHURRIED)
         await fine(workers)
-        job = asyncio.ensure_future(workers.run(seeing(VERY_SLOW)))
+        job = asyncio.ensure_future(workers.run(slow()))
         for _ in range(kills):
             pid = await busy(workers)
             os.kill(pid, signal.SIGKILL)
             await until(functools.partial(is_gone, pid))
         if kills == 1:
-            assert (await job).width == 7000
+            assert (await job).width == 2000
         else:
             with pytest.raises(Overloaded):  # somebody else's doing, twice: the picture is not to blame
                 await job
@@ -278,7 +277,7 @@ def test_a_crash_is_the_pictures_fault_at_once() -> None:
     async def scene() -> None:
         workers = Workers(1, UNHURRIED)
         await fine(workers)
-        job = asyncio.ensure_future(workers.run(seeing(VERY_SLOW)))
+        job = asyncio.ensure_future(workers.run(slow()))
         os.kill(await busy(workers), signal.SIGSEGV)
         with pytest.raises(InvalidImage, match="broken or cut off"):
             await job
@@ -316,8 +315,7 @@ def test_signals_to_the_whole_group_are_not_for_children() -> None:
 def test_a_cancelled_job_takes_its_child_with_it() -> None:
     async def scene() -> None:
         pool = MediaPool(1)
-        data = VERY_SLOW
-        jobs = [asyncio.ensure_future(pool.work(seeing(data))) for _ in range(3)]
+        jobs = [asyncio.ensure_future(pool.work(slow())) for _ in range(3)]
         await asyncio.sleep(0.3)
         for job in jobs:
             job.cancel()
@@ -430,7 +428,7 @@ def test_a_closed_pool_leaves_no_child() -> None:
         workers = Workers(2)
         pool = MediaPool(2, workers=workers)
         await asyncio.gather(*(pool.work(seeing(sample("png"))) for _ in range(2)))
-        job = asyncio.ensure_future(pool.work(seeing(VERY_SLOW)))
+        job = asyncio.ensure_future(pool.work(slow()))
         await asyncio.sleep(0.2)
         pids = list(workers.pids)
         started = time.monotonic()
@@ -447,14 +445,14 @@ def test_a_closed_pool_leaves_no_child() -> None:
 def test_no_child_outlives_a_killed_gateway() -> None:
     code = """if True:
         import asyncio, sys
-        from tests.media.test_workers import seeing, slow_jpeg
+        from tests.media.test_workers import seeing, slow
         from app.media.workers import Workers
+        from tests.media.pictures import sample
 
         async def main():
             workers = Workers(2)
-            data = slow_jpeg()
-            await asyncio.gather(*(workers.run(seeing(slow_jpeg((500, 500)))) for _ in range(2)))
-            busy = asyncio.ensure_future(workers.run(seeing(data)))
+            await asyncio.gather(*(workers.run(seeing(sample("png"))) for _ in range(2)))
+            busy = asyncio.ensure_future(workers.run(slow()))
             await asyncio.sleep(0.2)
             print(*workers.pids, flush=True)
             await busy
