@@ -105,7 +105,9 @@ class Caretaker:
             return
         log.warning("%s: taken up where it was left (%s)", row.id, row.state)
         if row.state == "running":
-            run = self._runs.new(row.id, Caller(row.caller, row.caller), row.fingerprint, Terms(row.key))
+            run = self._runs.new(
+                row.id, Caller(row.caller, row.caller_name or row.caller), row.fingerprint, Terms(row.key)
+            )
             self._runs.start(run, self._resume(run, row, plan))
         else:
             self._recovery.resettle(row)

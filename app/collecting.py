@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from app.errors import Cancelled
 from app.jobs import Job, Journal
+from app.payloads import discreet
 from app.records import Verdict
 from app.runs import Stop
 from app.steps import Steps
@@ -77,7 +78,10 @@ class Collector:
         why: ProviderError | Cancelled
         try:
             return await self.unless_stopped(
-                order, order.provider.collect(ticket, order.deadline), order.deadline, grace=GRACE_SECONDS
+                order,
+                discreet(order.plan, lambda: order.provider.collect(ticket, order.deadline)),
+                order.deadline,
+                grace=GRACE_SECONDS,
             )
         except ProviderError as error:
             error.accepted = True  # whatever the adapter says: there was a ticket
@@ -118,7 +122,7 @@ class Collector:
         """The rest of a rescue that nobody waits for; to be called with the request held."""
         try:
             if await rescue is not None:  # paid for, and too late for this answer: kept
-                await self._journal.move(job, "lost", verdict=Verdict(detail="done when nobody waited any more"))
+                await self._journal.move(job, "lost")
                 order.fates.follow(job, ticket)
         finally:
             await order.fates.release()
@@ -126,13 +130,14 @@ class Collector:
     async def _rescued(self, order: Order[Any], job: Job, ticket: Ticket) -> ProviderResult | None:
         """A job that is not waited for is cancelled; if it is too late for that, it is done and paid for, and is
         collected after all if it can be."""
-        if await self._cancel(order.provider, ticket):
+        if await self._cancel(order, ticket):
             await self._journal.move(job, "cancelling", of=("submitted",))
             order.fates.follow(job, ticket, cancelling=True)
             return None
         try:
             async with asyncio.timeout(RESCUE_SECONDS + 1):
-                return await order.provider.collect(ticket, self._clock.monotonic() + RESCUE_SECONDS)
+                deadline = self._clock.monotonic() + RESCUE_SECONDS
+                return await discreet(order.plan, lambda: order.provider.collect(ticket, deadline))
         except TimeoutError:
             error = ProviderError(Fault.TIMEOUT, "The provider's result did not come.", accepted=True)
         except ProviderError as failed:
@@ -146,7 +151,7 @@ class Collector:
 
     async def _lost(self, order: Order[Any], job: Job, ticket: Ticket, error: ProviderError) -> None:
         log.error("%s job %s: its result is lost for now: %s", order.provider.name, ticket.job, error.detail)
-        await self._journal.move(job, "lost", verdict=Verdict(fault=error.fault, detail=error.detail))
+        await self._journal.move(job, "lost", verdict=Verdict(fault=error.fault))
         order.fates.follow(job, ticket)
 
     async def cancel_when_known(self, order: Order[Any], job: Job, submit: asyncio.Task[Ticket]) -> None:
@@ -155,7 +160,7 @@ class Collector:
             ticket = await submit
             result = ticket.result or await self._rescued(order, job, ticket)
             if result is not None:  # paid for, and too late for this answer: kept
-                await self._journal.move(job, "lost", verdict=Verdict(detail="done when nobody waited any more"))
+                await self._journal.move(job, "lost")
                 order.fates.follow(job, ticket)
         except ProviderError as error:
             log.info("%s: the abandoned submit failed: %s (%s)", order.provider.name, error.fault, error.detail)
@@ -164,10 +169,11 @@ class Collector:
         finally:
             await order.fates.release()
 
-    async def _cancel(self, provider: Provider, ticket: Ticket) -> bool:
+    async def _cancel(self, order: Order[Any], ticket: Ticket) -> bool:
         """Ask for the end of a job; False if it was too late, True also if that is not known."""
+        provider = order.provider
         try:
-            taken = await provider.cancel(ticket)
+            taken = await discreet(order.plan, lambda: provider.cancel(ticket))
             log.info("%s job %s: cancel %s", provider.name, ticket.job, "requested" if taken else "came too late")
             return taken
         except ProviderError as error:

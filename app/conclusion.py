@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from app.delivery import Upstream
 from app.errors import GatewayError
@@ -59,11 +60,16 @@ class Concluder:
             error = tally.error(quote.currency)
         seconds = self._clock.monotonic() - began
         receipt = tally.receipt(run.id, run.caller, plan, quote.currency, seconds, error)
+        entered = False
         label = self._upstreams[plan.offer.provider].provider.label
         answer = tally.answered(receipt, label, run.created, error)
         if opened:
             forget = tally.may_be_forgotten(error)
-            await self._journal.answer(run.id, answer, keep_seconds=self._keep_seconds, forget_key=forget, moves=moves)
+            entered = await self._journal.answer(
+                run.id, answer, keep_seconds=self._keep_seconds, forget_key=forget, moves=moves
+            )
         await self._recovery.answered(run.id)
-        self._receipts.issue(receipt)
+        self._receipts.issue(
+            replace(receipt, created=run.created, plan=plan, quote=quote, error=error, entered=entered)
+        )
         await self._runs.end(run, outcome(receipt, answer) if error is None else error)

@@ -127,6 +127,17 @@ class Repeats(Strict):
     )
 
 
+class LogSettings(Strict):
+    """What is kept of requests that are over."""
+
+    prompts: bool = Field(False, description="Keep prompts and other texts of what was sent, for `payload_days`.")
+    pictures: bool = Field(
+        False, description="Keep every picture that was made, for `payload_days`; provider's URLs are not handed on."
+    )
+    keep_days: float = Field(90, gt=0, description="How long a request stays in GET /v1/requests.")
+    payload_days: float = Field(7, ge=0, description="How long what was sent stays with it.")
+
+
 class Config(Strict):
     """All settings."""
 
@@ -181,6 +192,7 @@ class Config(Strict):
     limits: Limits = Limits()
     results: Results = Results()
     repeats: Repeats = Repeats()
+    log: LogSettings = LogSettings()
     storage: StorageSettings = StorageSettings()
     metrics: MetricsSettings = MetricsSettings()
     providers: dict[str, dict[str, str]] = Field(

@@ -53,6 +53,7 @@ class Keep:
 
     seconds: float = 0.0
     must: bool = False
+    log_seconds: float = 0.0  # for the request log, which wants every picture; a URL does not live longer for it
 
 
 class Deliverer:
@@ -100,7 +101,10 @@ class Deliverer:
         if image.flagged:
             raise Refused("The provider's safety check blacked out the picture.")
         steps = Steps(self._clock.monotonic) if steps is None else steps
-        if not keep().must and (handed_on := await self._handed_on(image, delivery, index, steps)):
+        asked = keep()
+        if not (asked.must or asked.log_seconds) and (
+            handed_on := await self._handed_on(image, delivery, index, steps)
+        ):
             return handed_on
         done = await self._finished(image, delivery, index, deadline, steps)
         url = blob = key = None
@@ -109,8 +113,9 @@ class Deliverer:
             blob = done.blob
             key = await self._copy(done.blob, done.format, kept, steps)
         else:
-            expires = self._now() + max(self._results.url_seconds, kept.seconds)
-            key = await self._store(done.blob, done.format, expires, steps)
+            now = self._now()
+            expires = now + max(self._results.url_seconds, kept.seconds)
+            key = await self._store(done.blob, done.format, max(expires, now + kept.log_seconds), steps)
             url = await self._storage.link(key, expires, delivery.base_url)
         return Artefact(index, url, blob, key, done.format, done.width, done.height, image.revised_prompt)
 
@@ -173,10 +178,11 @@ class Deliverer:
 
     async def _copy(self, blob: Blob, format: ImageFormat, keep: Keep, steps: Steps) -> str | None:
         """A copy of what the client gets as base64, in case it comes back for it."""
-        if not keep.seconds:
+        seconds = max(keep.seconds, keep.log_seconds)
+        if not seconds:
             return None
         try:
-            return await self._store(blob, format, self._now() + keep.seconds, steps)
+            return await self._store(blob, format, self._now() + seconds, steps)
         except Overloaded as error:
             if keep.must:
                 raise
@@ -209,8 +215,11 @@ class Deliverer:
         if artefact.key is None:
             return artefact.url
         expires = self._storage.expiry(artefact.key)
-        expires = self._now() + self._results.url_seconds if expires is None else expires
-        return await self._storage.link(artefact.key, expires, base_url) if expires > self._now() else None
+        soon = self._now() + self._results.url_seconds
+        expires = soon if expires is None else expires
+        if expires <= self._now():
+            return None
+        return await self._storage.link(artefact.key, min(expires, soon), base_url)
 
     async def keep_input(self, media: Media, seconds: float) -> str:
         """Keep an input picture that the end of a request needs. Raises Overloaded."""

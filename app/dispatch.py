@@ -28,6 +28,7 @@ from app.errors import (
 )
 from app.faults import FAULTS
 from app.jobs import Job, Journal
+from app.payloads import discreet
 from app.records import Verdict
 from app.types import Attempt, Call, Caller, Plan, Slot
 from providers.base import Clock, Fault, Media, ProviderCall, ProviderError, ProviderResult, Ticket
@@ -125,9 +126,11 @@ class Dispatcher:
         offer, provider = order.plan.offer, order.provider
         breaker = self._breakers.of(f"{offer.provider}/{offer.endpoint}")
         async with AsyncExitStack() as stack:
+            asked = self._clock.monotonic()
             with order.steps.measure("queue"):
                 await self._turn(order, stack)
             began = self._clock.monotonic()
+            queued = began - asked
             if began >= order.deadline:
                 message = "There was no time left to ask the provider."
                 raise ProviderError(Fault.TIMEOUT, message, accepted=False)
@@ -150,14 +153,14 @@ class Dispatcher:
                         raise stopped() from None
                     if not self._is_own_deadline(error, order):
                         breaker.failed(error.fault, error.message)
-                    order.attempts.append(self._entry(order, ticket, began, error=error))
+                    order.attempts.append(self._entry(order, ticket, began, queued, error=error))
                     log.warning("%s: %s failed: %s (%s)", order.request_id, provider.name, error.fault, error.detail)
                     raise
                 except BaseException:  # stopped, or a defect
-                    order.attempts.append(self._entry(order, ticket, began))
+                    order.attempts.append(self._entry(order, ticket, began, queued))
                     raise
                 breaker.succeeded()
-                order.attempts.append(self._entry(order, ticket, began, result=result))
+                order.attempts.append(self._entry(order, ticket, began, queued, result=result))
                 return job, ticket, result
             finally:
                 breaker.left()  # of no effect after a verdict
@@ -213,9 +216,9 @@ class Dispatcher:
     async def _bound(self, order: Order[Any], job: Job, sent: ProviderCall) -> Ticket:
         """Submit, and enter what came of it."""
         try:
-            ticket = await order.provider.submit(sent)
+            ticket = await discreet(order.plan, lambda: order.provider.submit(sent))
         except ProviderError as error:
-            verdict = Verdict(fault=error.fault, detail=error.detail)
+            verdict = Verdict(fault=error.fault)
             if error.accepted is False:
                 await self._journal.move(job, "failed", cost=Decimal(0), verdict=verdict)
                 raise
@@ -258,6 +261,7 @@ class Dispatcher:
         order: Order[Any],
         ticket: Ticket | None,
         began: float,
+        queued: float,
         *,
         result: ProviderResult | None = None,
         error: ProviderError | None = None,
@@ -270,6 +274,7 @@ class Dispatcher:
             fault=error.fault if error else None if result else "left",
             charged=error.charged if error else True if result else None,
             billable_units=result.billable_units if result else None,
+            queued=queued,
         )
 
 

@@ -31,7 +31,7 @@ from app.errors import (
 )
 from app.faults import from_provider
 from app.harvest import Harvest, Harvester
-from app.jobs import Job, Journal, fingerprint
+from app.jobs import DAY_SECONDS, Job, Journal, fingerprint
 from app.limits import Rates
 from app.media.finish import check_delivery, mask_checks
 from app.media.pool import MediaPool
@@ -255,11 +255,12 @@ class Gateway:
         """Buy, and deliver. What is still to be entered in the journal with the answer is added to `moves`."""
         plan, upstream, terms = prepared.plan, prepared.upstream, prepared.terms
         deadline = began + self._seconds(terms)
+        log_seconds = self._config.log.payload_days * DAY_SECONDS if self._config.log.pictures else 0.0
 
         def keep() -> Keep:
             if not run.heard:
-                return Keep(self._config.repeats.keep_seconds, must=True)
-            return Keep(kept_seconds(self._config.repeats, terms))
+                return Keep(self._config.repeats.keep_seconds, must=True, log_seconds=log_seconds)
+            return Keep(kept_seconds(self._config.repeats, terms), log_seconds=log_seconds)
 
         async def finish(call: Call, job: Job, ticket: Ticket, result: ProviderResult) -> Harvest:
             # A single job's end is written together with the answer, moments later: one wait for the disk less.

@@ -50,6 +50,7 @@ log = logging.getLogger("imagegate.jobs")
 T = TypeVar("T")
 
 LEASE_SECONDS = 6.0  # of a request, by a process that renews it; then another one may take over
+DAY_SECONDS = 86_400
 RETRY_SECONDS = 0.5  # between tries of an owed write
 CLOSE_SECONDS = 5.0  # for what is owed, at the end of the process
 
@@ -137,6 +138,12 @@ class Journal:
             plan=dump_plan(plan, mask),
             quote=dump_quote(quote),
             reserve=None if quote.total is None else micros(quote.total),
+            caller_name=caller.name,
+            model=plan.model,
+            provider=plan.offer.provider,
+            currency=quote.currency,
+            wanted=plan.delivery.count,
+            day=int(now // DAY_SECONDS),
         )
         if row.key is None and not caller.has_budget:  # nobody else can mean it: it is written with its first job
             self._unwritten[id] = row
@@ -214,7 +221,8 @@ class Journal:
     ) -> Move:
         """What became of a job, to be written; nothing will be if it is in none of the states `of` then."""
         text = None if verdict is None else dump_verdict(verdict)
-        return Move(job.id, to, self._now(), of, None if cost is None else str(cost), text)
+        made = None if verdict is None else len(verdict.artefacts)
+        return Move(job.id, to, self._now(), of, None if cost is None else str(cost), text, made)
 
     async def move(
         self,
@@ -235,7 +243,7 @@ class Journal:
         own_word = error.fault in (Fault.INVALID, Fault.REFUSED) or (error.final and not error.lost)
         if not own_word and error.charged is not False:
             return False
-        verdict = Verdict(fault=error.fault, detail=error.detail)
+        verdict = Verdict(fault=error.fault)
         cost = Decimal(0) if error.charged is False else None
         await self.move(job, "cancelled" if error.cancelled else "failed", cost=cost, verdict=verdict)
         return True
@@ -248,19 +256,23 @@ class Journal:
         keep_seconds: float,
         forget_key: bool,
         moves: Sequence[Move] = (),
-    ) -> None:
-        """A request is about to be answered so; with it these jobs have ended."""
+    ) -> bool:
+        """A request is about to be answered so; with it these jobs have ended. False: it has no page."""
         if self._unwritten.pop(id, None) is not None:
-            return  # nothing was bought, and nobody has a key for it
+            return False  # nothing was bought, and nobody has a key for it
         await self._owe(
             lambda: self._write_answer(id, answer, keep_seconds=keep_seconds, forget_key=forget_key, moves=moves)
         )
+        return True
 
     async def _write_answer(
         self, id: str, answer: Answered, *, keep_seconds: float, forget_key: bool, moves: Sequence[Move]
     ) -> RequestState | None:
         until, text = self._now() + keep_seconds, dump_answer(answer)
-        return await self.store.answer(id, self.owner, text, until, forget_key=forget_key, moves=moves)
+        status, error = answer.status, None if answer.error is None else answer.error.code
+        return await self.store.answer(
+            id, self.owner, text, until, status=status, error=error, forget_key=forget_key, moves=moves
+        )
 
     async def settle(self, id: str) -> None:
         """One of a request's jobs has ended after it was answered."""

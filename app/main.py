@@ -50,11 +50,11 @@ from app.keyring import KeyRing
 from app.keys import Keys
 from app.limits import LocalLimiter, Rates
 from app.live import Live, Running, model_folders
+from app.logbook import Logbook
 from app.media.blob import Room
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
-from app.memory import trim
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
 from app.receipts import Receipts, write_log
@@ -62,19 +62,19 @@ from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
 from app.sources import Sources
-from app.storage.base import Storage, StorageError
 from app.storage.choice import storage_for
-from app.store.db import StoreError, database_for
+from app.store.db import database_for
 from app.store.jobs import JobStore
 from app.store.keys import KeyStore
+from app.store.reports import ReportStore
+from app.store.upkeep import Upkeep
+from app.sweeping import Sweeper
 from app.telemetry import telemetry_for
 from app.transport import Transport
 from providers.base import Provider
 
 log = logging.getLogger("imagegate")
 
-SWEEP_SECONDS = 60.0
-JOURNAL_SECONDS = 30 * 86_400  # how long a settled request stays in the journal
 # What a page's script may read of an answer from another origin.
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -172,6 +172,8 @@ def build(
     store = JobStore(database)
     owner = secrets.token_hex(8)
     journal = Journal(store, owner, clock, now=time.time, new_id=lambda: secrets.token_hex(12))
+    upkeep = Upkeep(database)
+    logbook = Logbook(upkeep, clock, prompts=config.log.prompts, payloads=config.log.payload_days > 0)
     harvester = Harvester(journal)
     keep_seconds = config.repeats.keep_seconds
     recovery = Recovery(journal, upstreams, harvester, clock, now=time.time, keep_seconds=keep_seconds)
@@ -190,7 +192,7 @@ def build(
         journal,
         recovery,
         runs,
-        Receipts([write_log, *telemetry.receipts]),
+        Receipts([write_log, logbook.note, *telemetry.receipts]),
         upstreams,
         clock,
         keep_seconds=keep_seconds,
@@ -251,7 +253,9 @@ def build(
         await database.open()
         await storage.start()
         gateway.start()
-        tasks = [asyncio.create_task(_sweep(storage, store)), asyncio.create_task(live.run())]
+        logbook.start()
+        sweeper = Sweeper(storage, upkeep, config.log, time.time)
+        tasks = [asyncio.create_task(sweeper.work()), asyncio.create_task(live.run())]
         telemetry.start()
         try:
             yield
@@ -260,6 +264,7 @@ def build(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await gateway.close()
+            await logbook.close()
             await storage.close()
             await database.close()
             for one in (*downloaders, for_callers):
@@ -274,7 +279,7 @@ def build(
     )
     memory = Memory(limits.memory_bytes)
     asgi.include_router(edits_router(gateway, reader, auth, config, memory))
-    asgi.include_router(requests_router(History(store, upstreams), auth, config.public_url))
+    asgi.include_router(requests_router(History(store, ReportStore(database), upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(keys_router(keys, auth, config.limits))
     asgi.include_router(files_router(storage))
@@ -307,28 +312,6 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
         return Guard(origins)
     except ValueError as error:
         raise ConfigError(f"{setting}: {error}") from None
-
-
-async def _sweep(storage: Storage, store: JobStore) -> None:
-    """Expired pictures, keys and old pages of the journal go, once a minute, for as long as the gateway runs."""
-    while True:
-        try:
-            gone = await storage.delete_expired(time.time())
-            if gone:
-                log.info("%d expired pictures deleted", gone)
-        except StorageError as error:
-            log.warning("the store could not be swept: %s", error)
-        except Exception:
-            log.exception("the store could not be swept")
-        try:
-            await store.forget_keys(time.time())
-            await store.purge(time.time() - JOURNAL_SECONDS)
-        except StoreError as error:
-            log.error("the journal could not be swept: %s", error)
-        except Exception:
-            log.exception("the journal could not be swept")
-        await asyncio.to_thread(trim)
-        await asyncio.sleep(SWEEP_SECONDS)
 
 
 def _log_health(offer: str, view: BreakerView) -> None:

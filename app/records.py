@@ -1,8 +1,8 @@
 """What the journal keeps of a request, as JSON text, and back.
 
-Kept is what it takes to deliver what was bought and to answer again: never a caller's prompt, a picture's bytes or a
-key. (What a provider made of a prompt, `revised_prompt`, is part of an answer.) A plan comes back without payloads,
-since nothing is ever submitted from the journal, and without input pictures.
+Kept is what it takes to deliver what was bought and to answer again: never a caller's prompt, what a provider made of
+it (an answer that is given once more comes without `revised_prompt`), a picture's bytes or a key. A plan comes back
+without payloads, since nothing is ever submitted from the journal, and without input pictures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from app.catalogue.schema import Offer, Price
 from app.errors import GatewayError, error_classes
@@ -31,7 +31,7 @@ class MaskKeys:
 class Answered:
     """How a request was answered: a whole answer can be told from it once more."""
 
-    status: str  # completed · partial · failed · cancelled
+    status: Literal["completed", "partial", "failed", "cancelled"]
     created: int  # Unix seconds
     provider_label: str
     cost: Decimal | None
@@ -53,7 +53,6 @@ class Verdict:
     billable_units: Decimal | None = None
     seconds: float = 0.0
     fault: str | None = None
-    detail: str = ""
 
 
 def dump_plan(plan: Plan, mask: MaskKeys | None = None) -> str:
@@ -174,7 +173,6 @@ def dump_verdict(verdict: Verdict) -> str:
             "billable_units": verdict.billable_units,
             "seconds": round(verdict.seconds, 3),
             "fault": verdict.fault,
-            "detail": verdict.detail[:500],
         }
     )
 
@@ -191,12 +189,12 @@ def load_verdict(text: str | None) -> Verdict:
         billable_units=_decimal(kept["billable_units"]),
         seconds=kept["seconds"],
         fault=kept["fault"],
-        detail=kept["detail"],
     )
 
 
 def _artefacts(artefacts: Iterable[Artefact]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in _shallow(one).items() if name != "blob"} for one in artefacts]
+    left_out = ("blob", "revised_prompt")
+    return [{name: value for name, value in _shallow(one).items() if name not in left_out} for one in artefacts]
 
 
 def _load_artefacts(kept: Sequence[Mapping[str, Any]]) -> tuple[Artefact, ...]:

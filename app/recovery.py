@@ -23,7 +23,7 @@ from app.store.db import StoreError
 from app.store.jobs import OPEN, JobRow, RequestRow
 from app.tally import Tally
 from app.types import Artefact, Attempt, Call, Failure, MaskStep, Plan
-from providers.base import Clock, Finder, ProviderError, Ticket
+from providers.base import Clock, Fault, Finder, ProviderError, Ticket
 
 log = logging.getLogger("imagegate.recovery")
 
@@ -172,7 +172,7 @@ class Recovery:
             if await self._journal.fail(job, error):
                 return True
             if error.lost and cancelling:  # stopped, and forgotten by the provider
-                await self._journal.move(job, "cancelled", verdict=Verdict(fault=error.fault, detail=error.detail))
+                await self._journal.move(job, "cancelled", verdict=Verdict(fault=error.fault))
                 return True
             if error.lost:
                 await self._journal.move(job, "lost")  # what it has brought before is still true
@@ -248,6 +248,8 @@ class Recovery:
                 harvest = await self._collect(plan, call, found, deadline)
             except ProviderError as error:
                 tally.attempts.append(_attempt(found, error.fault, error.charged))
+                if error.fault is Fault.INVALID:  # in words of its own, which may repeat a prompt that is not kept
+                    error.message = "The provider refused the request."
                 return missing(from_provider(error), error.charged)
             except Exception:
                 log.exception("%s: a job cannot be collected", found.request)

@@ -212,6 +212,7 @@ class Attempt:
     fault: str | None = None  # or "left": nobody waited for it any more
     charged: bool | None = True  # whether the provider bills it; None = not known
     billable_units: Decimal | None = None
+    queued: float = 0.0  # seconds that it waited for its turn before
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,11 @@ class Receipt:
     error_code: str | None = None
     seconds: float = 0.0
     steps: tuple[Step, ...] = ()  # as they ended; `app.steps.timings` sums them up by phase
+    created: float = 0.0  # Unix seconds
+    plan: Plan | None = field(default=None, repr=False)
+    quote: Quote | None = None
+    error: GatewayError | None = None
+    entered: bool = True  # it has a page in the journal; else nothing was bought
 
 
 @dataclass(frozen=True, slots=True)

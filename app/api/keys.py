@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from app.api.auth import Authenticator
 from app.api.body import Body
+from app.api.filters import limit_of
 from app.api.openapi import errors
 from app.api.request import parse_object
-from app.api.requests import limit_of
 from app.config import Limits
 from app.errors import UnknownParameter, UnsupportedContentType
 from app.keys import LONGEST_GRACE, Keys, describe, seconds_of
@@ -29,7 +29,7 @@ def keys_router(keys: Keys, auth: Authenticator, limits: Limits) -> APIRouter:
 
     async def listed(request: Request) -> dict[str, Any]:
         query = request.query_params
-        page = await keys.page(query.get("after") or None, limit_of(query.get("limit")))
+        page = await keys.page(query.get("after") or None, limit_of(query))
         return {
             "object": "list",
             "data": [describe(key) for key in page.keys],

@@ -1,138 +1,158 @@
-"""GET /v1/requests and /v1/requests/{id}: what became of a caller's requests, and their pictures while they are kept.
+"""GET /v1/requests, /v1/requests/{id} and /v1/usage: what became of requests, what they cost, and their pictures while
+they are kept.
 
 Where an answer got lost on its way, it is found here: by id, by Idempotency-Key, or by the provider's job.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from app.api import wire
+from app.api import filters, records, tables
 from app.api.auth import Authenticator
 from app.api.openapi import errors
 from app.api.wire import number
-from app.errors import AboveMaximum, BelowMinimum, InvalidType, InvalidValue, NotFound
-from app.history import History, Page, Record
-from app.store.jobs import JobState, RequestState
+from app.errors import NotFound
+from app.history import History, Record
+from app.store.reports import Selection, Sum, Usage
 from app.types import Caller
 
-MOST = 100
-STATES: tuple[RequestState | JobState, ...] = (*get_args(RequestState), *get_args(JobState))
+LISTING = filters.FILTERS | {"after", "limit", "summary", "rows"}
+USAGE = frozenset({"from", "to", "by", "key", "model", "provider", "format"})
 
 
-def requests_router(history: History, auth: Authenticator, public_url: str) -> APIRouter:
-    """The journal, as its callers may see it: each key its own requests."""
+def requests_router(
+    history: History, auth: Authenticator, public_url: str, now: Callable[[], float] = time.time
+) -> APIRouter:
+    """The log, as its callers may see it: each key its own requests, an admin's all."""
     router = APIRouter()
 
     def base_url(request: Request) -> str:
         return public_url.rstrip("/") or str(request.base_url).rstrip("/")
 
-    async def listed(request: Request, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
-        query = request.query_params
-        page = await history.page(
-            caller,
-            after=query.get("after") or None,
-            limit=limit_of(query.get("limit")),
-            key=query.get("idempotency_key") or None,
-            job=query.get("job") or None,
-            state=_state(query.get("state")),
-        )
-        return await _listing(page, history, base_url(request))
+    async def listed(request: Request, caller: Caller = Depends(auth.caller)) -> Response:
+        """One page, newest first; what all the selected add up to is with the first one, unless `summary` says
+        otherwise. `format=csv`: all of them, a line for each request or (`rows=jobs`) for each upstream job."""
+        query = filters.query_of(request, LISTING)
+        selection, of_jobs = filters.selection_of(query, caller), filters.rows_of(query) == "jobs"
+        after, limit, summary = query.get("after"), filters.limit_of(query), filters.flag_of(query, "summary")
+        if filters.format_of(query) == "csv":
+            columns = tables.JOBS if of_jobs else tables.REQUESTS
+            name = "jobs" if of_jobs else "requests"
+            return await tables.table(name, columns, _lines(history, caller, selection, of_jobs=of_jobs))
+        page = await history.page(caller, selection, after=after, limit=limit)
+        body: dict[str, Any] = {
+            "object": "list",
+            "data": [await records.listed(record, history, base_url(request)) for record in page.records],
+            "has_more": page.more,
+            "last_id": page.records[-1].row.id if page.records else None,
+        }
+        if summary or (summary is None and after is None):
+            body["summary"] = _summary(await history.sums(caller, selection))
+        return JSONResponse(body)
 
-    async def shown(request: Request, id: str, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
+    async def shown(request: Request, id: str, caller: Caller = Depends(auth.caller)) -> Response:
+        filters.query_of(request, ())
         record = await history.record(caller, id)
         if record is None:
             raise NotFound(f"There is no request '{id[:80]}'.")
-        return await _record(record, history, base_url(request))
+        return JSONResponse(await records.shown(record, await history.log(record), history, base_url(request)))
 
-    for path in ("/v1/requests", "/v1/requests/"):
-        in_schema = path == "/v1/requests"
+    async def used(request: Request, caller: Caller = Depends(auth.caller)) -> Response:
+        """What was used on some days (UTC), by day, key and model, or as `by` says."""
+        query = filters.query_of(request, USAGE)
+        selection = Selection(filters.key_of(query, caller), query.get("model"), query.get("provider"))
+        (since, until), by = filters.days_of(query, now()), filters.by_of(query)
+        form = filters.format_of(query)
+        lines = await history.usage(caller, since, until, by, selection)
+        if form == "csv":
+            rows = [tables.usage_row(line, by) for line in lines]
+            return await tables.table("usage", tables.usage_columns(by), _once(rows))
+        columns = [*tables.usage_columns(by)]
+        return JSONResponse(
+            {
+                "object": "usage",
+                "from": filters.day_name(since),
+                "to": filters.day_name(until),
+                "by": list(by),
+                "data": [
+                    {name: _json(cell) for name, cell in zip(columns, tables.usage_row(line, by), strict=True)}
+                    for line in lines
+                ],
+                "total": _total(lines),
+            }
+        )
+
+    for path, in_schema in (("/v1/requests", True), ("/v1/requests/", False)):
         router.add_api_route(path, listed, methods=["GET"], include_in_schema=in_schema, responses=errors(400, 401))
-    router.add_api_route("/v1/requests/{id}", shown, methods=["GET"], responses=errors(401, 404))
+    router.add_api_route("/v1/requests/{id}", shown, methods=["GET"], responses=errors(400, 401, 404))
+    for path, in_schema in (("/v1/usage", True), ("/v1/usage/", False)):
+        router.add_api_route(path, used, methods=["GET"], include_in_schema=in_schema, responses=errors(400, 401))
     return router
 
 
-def limit_of(text: str | None) -> int:
-    """How many of a list a query asks for. Raises InvalidRequest."""
-    if not text:
-        return 20
-    if not text.isdecimal() or len(text) > 9:
-        raise InvalidType("Invalid type for 'limit': expected an integer.", param="limit")
-    if int(text) < 1:
-        raise BelowMinimum("Invalid 'limit': expected at least 1.", param="limit")
-    if int(text) > MOST:
-        raise AboveMaximum(f"Invalid 'limit': expected at most {MOST}.", param="limit")
-    return int(text)
+async def _lines(
+    history: History, caller: Caller, selection: Selection, *, of_jobs: bool
+) -> AsyncGenerator[Iterable[Sequence[tables.Cell]], None]:
+    async for found in history.every(caller, selection):
+        yield _rows(found, of_jobs=of_jobs)
 
 
-def _state(text: str | None) -> RequestState | JobState | None:
-    if not text:
-        return None
-    for state in STATES:
-        if state == text:
-            return state
-    raise InvalidValue(f"Invalid 'state': expected one of {', '.join(STATES)}.", param="state")
+def _rows(found: Iterable[Record], *, of_jobs: bool) -> list[Sequence[tables.Cell]]:
+    if of_jobs:
+        return [line for record in found for line in tables.job_rows(record)]
+    return [tables.request_row(record) for record in found]
 
 
-async def _listing(page: Page, history: History, base_url: str) -> dict[str, Any]:
+async def _once(
+    rows: Iterable[Sequence[tables.Cell]],
+) -> AsyncGenerator[Iterable[Sequence[tables.Cell]], None]:
+    yield rows
+
+
+def _json(cell: tables.Cell) -> Any:
+    return number(cell) if isinstance(cell, Decimal) else cell
+
+
+def _money(parts: Iterable[tuple[str, Decimal]]) -> dict[str, Any]:
+    """Amounts as `costs`, by currency; and as one `cost`, if there are not several currencies."""
+    costs: dict[str, Decimal] = {}
+    for currency, cost in parts:
+        costs[currency] = costs.get(currency, Decimal(0)) + cost
+    single = next(iter(costs.items()), ("USD", Decimal(0))) if len(costs) < 2 else (None, None)
     return {
-        "object": "list",
-        "data": [await _record(record, history, base_url) for record in page.records],
-        "has_more": page.more,
-        "last_id": page.records[-1].id if page.records else None,
+        "cost": number(single[1]),
+        "currency": single[0],
+        "costs": {currency: number(cost) for currency, cost in sorted(costs.items())},
     }
 
 
-async def _record(record: Record, history: History, base_url: str) -> dict[str, Any]:
-    error = record.error
+def _total(lines: Sequence[Usage]) -> dict[str, Any]:
     return {
-        "id": record.id,
-        "object": "request",
-        "status": record.status,
-        "created": int(record.created),
-        "model": record.plan.model,
-        "executed_model": f"{record.plan.offer.provider}/{record.plan.offer.endpoint}",
-        "provider": record.plan.offer.provider,
-        "idempotency_key": record.key,
-        "cost": number(record.cost),
-        "cost_currency": record.currency,
-        "cost_uncertain": record.uncertain,
-        "reserved": number(record.reserved),
-        "seconds": record.seconds,
-        "pictures": len(record.artefacts),
-        "data": await _pictures(record, history, base_url),
-        "failed": [wire.failure(one) for one in record.failures],
-        "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
-        "jobs": [
-            {
-                "job": job.job,
-                "state": job.state,
-                "provider": job.provider,
-                "endpoint": job.endpoint,
-                "index": job.first,
-                "cost": None if job.cost is None else number(Decimal(job.cost)),
-                "created": int(job.created),
-            }
-            for job in record.jobs
-        ],
+        "requests": sum(line.requests for line in lines),
+        "failed": sum(line.failed for line in lines),
+        "images": sum(line.pictures for line in lines),
+        **_money((line.currency, line.cost) for line in lines),
+        "cost_unknown": sum(line.unknown for line in lines),
     }
 
 
-async def _pictures(record: Record, history: History, base_url: str) -> list[dict[str, Any]]:
-    """Those that can still be had."""
-    pictures = []
-    for artefact in record.artefacts:
-        url = await history.link(record, artefact, base_url)
-        if url is None:
-            continue
-        found: dict[str, Any] = {"index": artefact.index, "url": url}
-        if artefact.width and artefact.height:
-            found["size"] = f"{artefact.width}x{artefact.height}"
-        if artefact.format:
-            found["output_format"] = artefact.format
-        pictures.append(found)
-    return pictures
+def _summary(sums: Sequence[Sum]) -> dict[str, Any]:
+    by_status = {status: [one for one in sums if one.status == status] for status in sorted({s.status for s in sums})}
+    return _sum(sums) | {"by_status": {status: _sum(found) for status, found in by_status.items()}}
+
+
+def _sum(sums: Sequence[Sum]) -> dict[str, Any]:
+    return {
+        "requests": sum(one.requests for one in sums),
+        "images": sum(one.pictures for one in sums),
+        **_money((one.currency, one.cost) for one in sums),
+        "cost_unknown": sum(one.unknown for one in sums),
+    }

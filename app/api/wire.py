@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from app import pricing
 from app.gateway import Prepared
 from app.media.blob import in_base64
-from app.types import Artefact, Failure, InputStep, Note, Outcome, Plan, Slot
+from app.payloads import shown
+from app.types import Artefact, Delivery, Failure, Note, Outcome, Plan, Quote
 from providers.base import Blob
 
 # Token counts mean nothing here, but OpenAI's typed clients require the object in a completed event.
@@ -126,15 +127,7 @@ def failure(one: Failure) -> dict[str, Any]:
 
 def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
     """The answer to a dry run: the price, and the plan."""
-    quote = prepared.quote
-    component = {
-        "type": "output",
-        "metric": quote.metric,
-        "quantity": number(quote.quantity),
-        "billable_quantity": number(quote.billable),
-        "unit_price": number(quote.unit_price),
-        "total_cost": None if quote.total is None else pricing.micros(quote.total),
-    }
+    quote, component = prepared.quote, quoted(prepared.quote)
     return {
         "estimated": True,
         "model": prepared.plan.model,
@@ -147,23 +140,39 @@ def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
     }
 
 
+def quoted(quote: Quote) -> dict[str, Any]:
+    """What a price is made of; `total_cost` in millionths."""
+    return {
+        "type": "output",
+        "metric": quote.metric,
+        "quantity": number(quote.quantity),
+        "billable_quantity": number(quote.billable),
+        "unit_price": number(quote.unit_price),
+        "total_cost": None if quote.total is None else pricing.micros(quote.total),
+    }
+
+
 def plan(one: Plan) -> dict[str, Any]:
     """A plan as people and tools read it: what will be sent, what the gateway does itself, what became of what."""
-    delivery = one.delivery
     return {
         "endpoint": one.offer.endpoint,
-        "calls": [{name: _shown(value, one.inputs) for name, value in call.payload.items()} for call in one.calls],
+        "calls": [{name: shown(value, one.inputs) for name, value in call.payload.items()} for call in one.calls],
         "size": f"{one.size[0]}x{one.size[1]}" if one.size else None,
-        "delivery": {
-            "count": delivery.count,
-            "response_format": delivery.response_format,
-            "output_format": delivery.format,
-            "output_compression": delivery.quality,
-            "size": f"{delivery.exact[0]}x{delivery.exact[1]}" if delivery.exact else None,
-            "mask": delivery.mask is not None,
-            "stream": delivery.stream,
-        },
+        "delivery": owed(one.delivery, mask=one.delivery.mask is not None),
         "parameters": [note(found) for found in one.notes],
+    }
+
+
+def owed(delivery: Delivery, *, mask: bool) -> dict[str, Any]:
+    """What the gateway does itself."""
+    return {
+        "count": delivery.count,
+        "response_format": delivery.response_format,
+        "output_format": delivery.format,
+        "output_compression": delivery.quality,
+        "size": f"{delivery.exact[0]}x{delivery.exact[1]}" if delivery.exact else None,
+        "mask": mask,
+        "stream": delivery.stream,
     }
 
 
@@ -218,19 +227,6 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
         else:
             merged.append(piece)
     return merged
-
-
-def _shown(value: Any, inputs: Sequence[InputStep]) -> Any:
-    if isinstance(value, Slot):
-        step = inputs[value.index]
-        media = step.media
-        if step.hand_on:
-            return media.url
-        changed = f", {step.why.partition(': ')[2]}" if step.why else ""
-        return f"<picture {value.index + 1}: {media.mime}, {media.width}x{media.height}, {media.size} bytes{changed}>"
-    if isinstance(value, list):
-        return [_shown(item, inputs) for item in value]
-    return value
 
 
 def number(value: Decimal | None) -> int | float | None:

@@ -54,6 +54,9 @@ class Database(Protocol):
     async def read(self, sql: str, *values: Any) -> list[Row]:
         """The rows of one SELECT. Raises StoreError."""
 
+    async def report(self, sql: str, *values: Any) -> list[Row]:
+        """As `read`, for what may take long: nothing else waits for it. Raises StoreError."""
+
     async def close(self) -> None:
         """Finish what was begun. Afterwards everything is a StoreError."""
 

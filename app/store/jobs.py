@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from app.store import money
 from app.store.db import Database, Statement, StoreError
@@ -20,12 +20,11 @@ from app.store.money import OverBudget as OverBudget
 from app.store.money import Total as Total
 
 RequestState = Literal["running", "settling", "settled"]
+Status = Literal["running", "completed", "partial", "failed", "cancelled"]
 FAR_LEASE_SECONDS = 60.0  # leases last a few seconds
-PURGE_ROWS = 500  # a transaction: others want to write as well
 _OPEN_TRIES = 5
 _CHANGING = "an Idempotency-Key changes hands too often"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text holds no NUL, neither's holds half a character
-_ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")  # the states of most jobs
 _HAS_OPEN = (
     "EXISTS (SELECT 1 FROM jobs WHERE jobs.request = requests.id AND jobs.state IN ("  # noqa: S608
     + ", ".join(f"'{state}'" for state in OPEN)
@@ -34,6 +33,27 @@ _HAS_OPEN = (
 _SETTLE = (
     f"state = CASE WHEN {_HAS_OPEN} THEN 'settling' ELSE 'settled' END,"
     f" owner = CASE WHEN {_HAS_OPEN} THEN owner ELSE NULL END"
+)
+# Exact up to nine thousand million: a double holds 53 bits.
+_MICROS = "CAST(round(CAST(jobs.cost AS DOUBLE PRECISION) * 1000000) AS BIGINT)"
+_JOB_SUMS = {
+    "pictures": "coalesce(sum(jobs.made), 0)",
+    "cost": f"coalesce(sum({_MICROS}), 0)",  # in millionths
+    "unknown": "coalesce(sum(CASE WHEN jobs.cost IS NULL THEN 1 ELSE 0 END), 0)",  # jobs whose cost is not known
+}
+
+
+def job_sum(*columns: str) -> str:
+    """The SELECT of what the jobs of a row of `requests` add up to, for these of its columns."""
+    sums = ", ".join(_JOB_SUMS[column] for column in columns or _JOB_SUMS)
+    return f"SELECT {sums} FROM jobs WHERE jobs.request = requests.id"  # noqa: S608
+
+
+SUMS = f"({', '.join(_JOB_SUMS)}) = ({job_sum()})"
+_MADE = f"({job_sum('pictures')})"
+_LATE = (  # pictures came home after the answer
+    f"status = CASE WHEN {_MADE} <= pictures THEN status WHEN {_MADE} < wanted THEN 'partial' ELSE 'completed' END,"
+    f" error = CASE WHEN {_MADE} = 0 THEN error END"
 )
 
 
@@ -55,6 +75,19 @@ class RequestRow:
     quote: str
     answer: str | None = None
     reserve: int | None = None  # what it may cost, in millionths of a dollar
+    caller_name: str = ""
+    model: str = ""
+    provider: str = ""
+    currency: str = ""
+    wanted: int = 0  # pictures that were asked for
+    day: int = 0  # UTC, since 1970
+    status: Status = "running"
+    error: str | None = None  # the code of the error that it was answered with
+    # What its jobs add up to, as of its answer, and then as of the last of them. `cost` is in millionths.
+    pictures: int = 0
+    cost: int = 0
+    unknown: int = 0  # jobs whose cost is not known
+    booked: int | None = 0  # None: it is in the sums by day
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +109,14 @@ class JobRow:
     cost: str | None = None  # a decimal; None = not known
     verdict: str | None = None
     reserve: int | None = None  # its share of the request's
+    made: int = 0  # pictures that were delivered or kept
 
 
 def _columns(row: type[RequestRow | JobRow]) -> str:
     return ", ".join(field.name for field in fields(row))
 
 
-def _values(row: RequestRow | JobRow) -> tuple[Any, ...]:
+def values_of(row: RequestRow | JobRow) -> tuple[Any, ...]:
     return tuple([getattr(row, name) for name in row.__dataclass_fields__])  # `astuple` would copy each of them
 
 
@@ -91,11 +125,12 @@ def _insert(table: str, row: type[RequestRow | JobRow]) -> str:
     return f"INSERT INTO {table} ({_columns(row)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
 
 
-_REQUEST = _columns(RequestRow)
-_INSERT_REQUEST = _insert("requests", RequestRow)
-_INSERT_JOB = _insert("jobs", JobRow)
-_SELECT_REQUEST = f"SELECT {_REQUEST} FROM requests"  # noqa: S608
-_SELECT_JOB = f"SELECT {_columns(JobRow)} FROM jobs"  # noqa: S608
+REQUEST_COLUMNS = _columns(RequestRow)
+INSERT_REQUEST = _insert("requests", RequestRow)
+INSERT_JOB = _insert("jobs", JobRow)
+SELECT_REQUEST = f"SELECT {REQUEST_COLUMNS} FROM requests"  # noqa: S608
+JOB_COLUMNS = _columns(JobRow)
+SELECT_JOB = f"SELECT {JOB_COLUMNS} FROM jobs"  # noqa: S608
 
 
 class JobStore:
@@ -108,7 +143,7 @@ class JobStore:
 
     async def open(self, row: RequestRow) -> RequestRow | None:
         """Enter a request; None. If the caller's key still means another one: that, and nothing is entered."""
-        insert = (_INSERT_REQUEST, _values(row))
+        insert = (INSERT_REQUEST, values_of(row))
         (entered,) = await self._db.run(insert)
         if entered or row.key is None:
             return None
@@ -128,7 +163,7 @@ class JobStore:
             _, _, entered, holders, standing = await self._db.run(
                 money.taking_turns(row.caller, row.created),
                 _freed_key(row),
-                money.within_budget("requests", _REQUEST, _values(row), row.caller, needed, row.created),
+                money.within_budget("requests", REQUEST_COLUMNS, values_of(row), row.caller, needed, row.created),
                 _holders(row),
                 money.standings([row.caller], row.created),
             )
@@ -163,49 +198,6 @@ class JobStore:
             since,
         )
 
-    async def listing(
-        self,
-        caller: str | None,
-        before: tuple[float, str] | None,
-        limit: int,
-        *,
-        key: str | None = None,
-        job: str | None = None,
-        state: RequestState | JobState | None = None,
-    ) -> list[RequestRow]:
-        """Requests, newest first, after the (created, id) `before`; a job's state means requests with such a job."""
-        values: list[Any] = []
-
-        def place(value: Any) -> str:
-            values.append(value)
-            return f"${len(values)}"
-
-        # A few jobs are what to begin with: CROSS JOIN keeps SQLite from beginning with all of a caller's requests.
-        jobs = ""
-        terms = []
-        if job is not None:
-            jobs = f"(SELECT DISTINCT request FROM jobs WHERE job = {place(job)}) AS found CROSS JOIN"  # noqa: S608
-        if state in get_args(RequestState):
-            terms.append(f"state = {place(state)}")
-        elif state is not None and (jobs or state in _ENDED):  # most requests have such a job: look at one by one
-            such = "SELECT 1 FROM jobs WHERE jobs.request = requests.id AND jobs.state ="
-            terms.append(f"EXISTS ({such} {place(state)})")
-        elif state is not None:
-            jobs = f"(SELECT DISTINCT request FROM jobs WHERE state = {place(state)}) AS found CROSS JOIN"  # noqa: S608
-        if jobs:
-            terms.append("id = found.request")
-        if caller is not None:
-            terms.append(f"caller = {place(caller)}")
-        if key is not None:
-            terms.append(f"key = {place(key)}")
-        if before is not None:
-            terms.append(f"(created, id) < ({place(before[0])}, {place(before[1])})")
-        where = f"WHERE {' AND '.join(terms)}" if terms else ""
-        return await self._all(
-            f"SELECT {_REQUEST} FROM {jobs} requests {where} ORDER BY created DESC, id DESC LIMIT {place(limit)}",  # noqa: S608
-            *values,
-        )
-
     async def answer(
         self,
         id: str,
@@ -213,6 +205,8 @@ class JobStore:
         answer: str,
         keep_until: float,
         *,
+        status: Status = "failed",
+        error: str | None = None,
         forget_key: bool = False,
         moves: Sequence[Move] = (),
     ) -> RequestState | None:
@@ -222,9 +216,9 @@ class JobStore:
         *_, changed = await self._db.run(
             *money.moved(moves),
             (
-                f"UPDATE requests SET {_SETTLE}, answer = $3, keep_until = $4{more}"  # noqa: S608
+                f"UPDATE requests SET {_SETTLE}, {SUMS}, answer = $3, keep_until = $4, status = $5, error = $6{more}"  # noqa: S608
                 " WHERE id = $1 AND owner = $2 RETURNING state",
-                (id, owner, answer, keep_until),
+                (id, owner, answer, keep_until, status, error),
             ),
         )
         return changed[0][0] if changed else None
@@ -234,7 +228,7 @@ class JobStore:
         `owner` does not own it any more."""
         (changed,) = await self._db.run(
             (
-                f"UPDATE requests SET {_SETTLE}"  # noqa: S608
+                f"UPDATE requests SET {_SETTLE}, {_LATE}, {SUMS}"  # noqa: S608
                 " WHERE id = $1 AND owner = $2 AND answer IS NOT NULL RETURNING state",
                 (id, owner),
             )
@@ -259,7 +253,7 @@ class JobStore:
                 "UPDATE requests SET owner = $1, lease = $2"  # noqa: S608
                 " WHERE state IN ('running', 'settling') AND (lease < $3 OR lease > $4)"
                 " AND (owner IS NULL OR owner <> $1)"
-                f" RETURNING {_REQUEST}",
+                f" RETURNING {REQUEST_COLUMNS}",
                 (owner, lease, now, now + FAR_LEASE_SECONDS),
             )
         )
@@ -284,8 +278,8 @@ class JobStore:
 
     async def intend(self, row: JobRow, request: RequestRow | None = None) -> None:
         """Enter a job that is about to be submitted; and its request before it, which has no key."""
-        first = [] if request is None else [(_INSERT_REQUEST, _values(request))]
-        await self._db.run(*first, (_INSERT_JOB, _values(row)))
+        first = [] if request is None else [(INSERT_REQUEST, values_of(request))]
+        await self._db.run(*first, (INSERT_JOB, values_of(row)))
 
     async def bind(self, id: str, job: str, ticket: str, now: float, *, found: bool = False) -> bool:
         """The provider took the job; False if that was known. `found`: it was looked up; False also if another row has
@@ -310,9 +304,9 @@ class JobStore:
 
     async def jobs_of(self, request: str) -> list[JobRow]:
         """A request's jobs in the order of their pictures; several tries at one in the order of time."""
-        if not _storable((request,)):
+        if not storable((request,)):
             return []
-        rows = await self._db.read(f"{_SELECT_JOB} WHERE request = $1 ORDER BY first, created, id", request)
+        rows = await self._db.read(f"{SELECT_JOB} WHERE request = $1 ORDER BY first, created, id", request)
         return [JobRow(*row) for row in rows]
 
     async def job_ids(self, provider: str, endpoint: str, since: float) -> frozenset[str]:
@@ -329,49 +323,20 @@ class JobStore:
         """The books: jobs and costs by state."""
         return money.totals(await self._db.read(money.TOTALS))
 
-    # ---- keeping it small
-
-    async def purge(self, before: float) -> int:
-        """Delete what was settled and entered before then, with its jobs; how many requests that were."""
-        return await self._in_portions(
-            "DELETE FROM requests WHERE id IN"
-            " (SELECT id FROM requests WHERE state = 'settled' AND created < $1 ORDER BY created, id LIMIT $2)"
-            " RETURNING id",
-            before,
-        )
-
-    async def forget_keys(self, now: float) -> int:
-        """Free the keys that mean nothing any more; how many that were."""
-        return await self._in_portions(
-            "UPDATE requests SET key = NULL WHERE id IN"
-            " (SELECT id FROM requests WHERE key IS NOT NULL AND state <> 'running' AND keep_until < $1"
-            " ORDER BY keep_until, id LIMIT $2)"
-            " RETURNING id",
-            now,
-        )
-
     # ---- small words
 
     async def _all(self, sql: str, *values: Any) -> list[RequestRow]:
-        if not _storable(values):
+        if not storable(values):
             return []
         return [RequestRow(*row) for row in await self._db.read(sql, *values)]
 
     async def _one(self, where: str, *values: Any) -> RequestRow | None:
-        rows = await self._all(f"{_SELECT_REQUEST} {where}", *values)
+        rows = await self._all(f"{SELECT_REQUEST} {where}", *values)
         return rows[0] if rows else None
 
     async def _changed(self, sql: str, *values: Any) -> bool:
         (rows,) = await self._db.run((sql, values))
         return bool(rows)
-
-    async def _in_portions(self, sql: str, time: float) -> int:
-        done = 0
-        while True:
-            (rows,) = await self._db.run((sql, (time, PURGE_ROWS)))
-            done += len(rows)
-            if len(rows) < PURGE_ROWS:
-                return done
 
 
 def _freed_key(row: RequestRow) -> Statement:
@@ -385,11 +350,11 @@ def _freed_key(row: RequestRow) -> Statement:
 def _holders(row: RequestRow) -> Statement:
     """Who has its id, or its key."""
     return (
-        f"{_SELECT_REQUEST} WHERE id = $1 UNION ALL {_SELECT_REQUEST} WHERE key = $2 AND caller = $3 AND id <> $1",
+        f"{SELECT_REQUEST} WHERE id = $1 UNION ALL {SELECT_REQUEST} WHERE key = $2 AND caller = $3 AND id <> $1",
         (row.id, row.key, row.caller),
     )
 
 
-def _storable(values: Iterable[Any]) -> bool:
+def storable(values: Iterable[Any]) -> bool:
     """Whether any row could have these values. What was asked for may be anything."""
     return not any(_UNSTORABLE.search(value) for value in values if isinstance(value, str))

@@ -108,7 +108,61 @@ KEYS = (
     "ALTER TABLE jobs ADD COLUMN booking TEXT",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (JOURNAL, KEYS)
+# What a request is found by, and what it adds up to, beside its JSON. `cost` is in millionths of the currency's unit:
+# whole numbers, which both databases add exactly; a job's own cost stays a decimal. `day` counts UTC days since 1970.
+# `booked`: NULL = its numbers are in usage_days; 0 = not yet; 1 = being added, within one transaction; -1 = written by
+# a gateway that did not have these columns yet (app.store.upkeep fills them in).
+_CALLER_SUMS = "status, model, provider, error, state, pictures, cost, unknown, currency"
+LOG = (
+    "ALTER TABLE jobs ADD COLUMN made BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN caller_name TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE requests ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE requests ADD COLUMN provider TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE requests ADD COLUMN currency TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE requests ADD COLUMN wanted BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN day BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN status TEXT NOT NULL DEFAULT 'running'",
+    "ALTER TABLE requests ADD COLUMN error TEXT",
+    "ALTER TABLE requests ADD COLUMN pictures BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN cost BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE requests ADD COLUMN booked BIGINT DEFAULT -1",
+    # They hold all that a filter or a sum looks at: a row's JSON is not read for either.
+    "DROP INDEX requests_newest",
+    "DROP INDEX requests_of_caller",
+    f"CREATE INDEX requests_newest ON requests (created, id, caller, {_CALLER_SUMS})",
+    f"CREATE INDEX requests_of_caller ON requests (caller, created, id, {_CALLER_SUMS})",
+    "CREATE INDEX requests_unbooked ON requests (booked, state) WHERE booked IS NOT NULL",
+    """
+    CREATE TABLE usage_days (
+        day BIGINT NOT NULL,
+        caller TEXT NOT NULL,
+        model TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        currency TEXT NOT NULL,
+        caller_name TEXT NOT NULL,
+        requests BIGINT NOT NULL,
+        failed BIGINT NOT NULL,
+        pictures BIGINT NOT NULL,
+        cost BIGINT NOT NULL,
+        unknown BIGINT NOT NULL,
+        PRIMARY KEY (day, caller, model, provider, currency)
+    )
+    """,
+    # No money is in it: it is written behind the request's back, and may be lost.
+    """
+    CREATE TABLE request_log (
+        request TEXT NOT NULL PRIMARY KEY,
+        created DOUBLE PRECISION NOT NULL,
+        details TEXT NOT NULL,
+        payload TEXT
+    )
+    """,
+    "CREATE INDEX request_log_created ON request_log (created)",
+    "CREATE INDEX request_log_payload ON request_log (created) WHERE payload IS NOT NULL",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (JOURNAL, KEYS, LOG)
 
 
 def pending(version: int) -> tuple[tuple[int, tuple[str, ...]], ...]:

@@ -32,8 +32,7 @@ _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A job that was in one of the states `of` is in `to` from `now` on. A cost or verdict of None keeps what is
-    there."""
+    """A job that was in one of the states `of` is in `to` from `now` on. What is None stays as it is."""
 
     id: str
     to: JobState
@@ -41,6 +40,7 @@ class Move:
     of: tuple[JobState, ...]
     cost: str | None = None
     verdict: str | None = None
+    made: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ def moved(moves: Sequence[Move]) -> list[Statement]:
 
 
 def _move(move: Move, mark: str) -> Statement:
-    places = ", ".join(f"${number}" for number in range(8, 8 + len(move.of)))
+    places = ", ".join(f"${number}" for number in range(9, 9 + len(move.of)))
     untold = ", reserve" if move.to in _BILLED else ""
     return (
         "UPDATE jobs SET state = $2, updated = $3, cost = coalesce($4, cost), verdict = coalesce($5, verdict),"  # noqa: S608
-        f" micros = coalesce(CAST($6 AS BIGINT), micros{untold}), booking = $7"
+        f" micros = coalesce(CAST($6 AS BIGINT), micros{untold}), booking = $7, made = coalesce($8, made)"
         f" WHERE id = $1 AND state IN ({places}) RETURNING id",
         (
             move.id,
@@ -160,6 +160,7 @@ def _move(move: Move, mark: str) -> Statement:
             move.verdict,
             None if move.cost is None else micros(Decimal(move.cost)),
             mark,
+            move.made,
             *move.of,
         ),
     )

@@ -23,6 +23,7 @@ from app.store.db import FORMS, Row, Statement, StoreError, StoreRefusal, StoreU
 from app.store.migrations import RECORD, VERSION, VERSIONS, pending
 
 MOST_CONNECTIONS = 8
+REPORTS = 2  # of the connections, at once, for what takes long
 ACQUIRE_SECONDS = 2.0  # for a connection to be free, or made
 CONNECT_SECONDS = 3.0  # at the start
 COMMAND_SECONDS = 5.0  # a transaction
@@ -78,6 +79,7 @@ class PostgresDatabase:
             "statement_timeout": str(int(command_seconds * 900)),
         }
         self._slots = asyncio.Semaphore(most_connections)
+        self._reports = asyncio.Semaphore(REPORTS)
         self._idle: list[tuple[asyncpg.Connection, float]] = []  # and since when; the last is taken first
         self._tasks: set[asyncio.Task[list[list[Row]]]] = set()
         self._is_open = False
@@ -117,6 +119,11 @@ class PostgresDatabase:
         """See Database."""
         (rows,) = await self.run((sql, values))
         return rows
+
+    async def report(self, sql: str, *values: Any) -> list[Row]:
+        """See Database."""
+        async with self._reports:
+            return await self.read(sql, *values)
 
     async def close(self) -> None:
         """See Database."""

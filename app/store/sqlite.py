@@ -1,4 +1,4 @@
-"""SQLite: one file, one thread that writes, one that reads.
+"""SQLite: one file, one thread that writes, one that reads, one that reads what takes long.
 
 All that waits to be written goes into one commit (synchronous=FULL: one wait for the disk), each caller's part in a
 savepoint of its own, so that it fails alone. A commit under way gathers the next batch by itself: alone a transaction
@@ -17,7 +17,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from app.store.migrations import RECORD, VERSION, VERSIONS, pending
 
 BUSY_SECONDS = 5.0  # how long another process may hold the lock
 CAPACITY = 10_000  # transactions, and reads, that may wait
+REPORTS = 100  # of what takes long, that may wait
 _OLDEST = (3, 35, 0)  # RETURNING
 _WAL_BYTES = 64 << 20  # what a burst of writes may leave behind of the write-ahead log
 # https://www.sqlite.org/rescode.html: what is not the statement's fault.
@@ -64,14 +65,17 @@ class SqliteDatabase:
         self._capacity = capacity
         self._writing = _Connection(path, busy_seconds)
         self._reading = _Connection(path, busy_seconds)
+        self._reporting = _Connection(path, busy_seconds)
         self._writer: Lane[tuple[Statement, ...], list[list[Row]]] | None = None
         self._reader: Lane[Statement, list[Row]] | None = None
+        self._reporter: Lane[Statement, list[Row]] | None = None
 
     async def open(self) -> None:
         """See Database. A file that is not there is made."""
         await asyncio.to_thread(_prepare, self._path, self._busy_seconds)
         self._writer = Lane("sqlite writer", self._write, self._end_writing, self._capacity)
-        self._reader = Lane("sqlite reader", self._read, self._reading.close, self._capacity)
+        self._reader = Lane("sqlite reader", partial(_read, self._reading), self._reading.close, self._capacity)
+        self._reporter = Lane("sqlite reports", partial(_read, self._reporting), self._reporting.close, REPORTS)
 
     async def run(self, *statements: Statement) -> list[list[Row]]:
         """See Database."""
@@ -85,9 +89,15 @@ class SqliteDatabase:
             raise StoreError("the database is not open")
         return await self._reader.do((sql, values))
 
+    async def report(self, sql: str, *values: Any) -> list[Row]:
+        """See Database."""
+        if self._reporter is None:
+            raise StoreError("the database is not open")
+        return await self._reporter.do((sql, values))
+
     async def close(self) -> None:
         """See Database."""
-        for lane in (self._reader, self._writer):
+        for lane in (self._reporter, self._reader, self._writer):
             if lane is not None:
                 await lane.close()
 
@@ -121,20 +131,6 @@ class SqliteDatabase:
         with contextlib.suppress(sqlite3.Error, StoreError):
             self._writing.get().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writing.close()
-
-    # ---- in the reader's thread
-
-    def _read(self, units: list[Statement]) -> list[list[Row] | Exception]:
-        return [self._read_one(*unit) for unit in units]
-
-    def _read_one(self, sql: str, values: tuple[Any, ...]) -> list[Row] | Exception:
-        try:
-            connection = self._reading.get()
-            return connection.execute(native(sql), values).fetchall()
-        except StoreError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - the caller's, not the thread's
-            return self._reading.failed(error)
 
 
 class _Connection:
@@ -171,6 +167,20 @@ class _Connection:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+
+def _read(own: _Connection, units: list[Statement]) -> list[list[Row] | Exception]:
+    """In a reader's thread."""
+    return [_read_one(own, *unit) for unit in units]
+
+
+def _read_one(own: _Connection, sql: str, values: tuple[Any, ...]) -> list[Row] | Exception:
+    try:
+        return own.get().execute(native(sql), values).fetchall()
+    except StoreError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the caller's, not the thread's
+        return own.failed(error)
 
 
 def _savepoint(connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[list[Row]] | Exception:
@@ -233,6 +243,7 @@ def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only let go of
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     except BaseException:
         connection.close()

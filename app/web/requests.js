@@ -14,7 +14,7 @@ const pathOf = (id) => `/requests/${encodeURIComponent(id)}`;
 export function Requests() {
   const [state, setState] = useState("");
   const [more, setMore] = useState({ rows: [], last: null, error: null, busy: false });
-  const query = (after) => `/v1/requests?limit=${PAGE}${state ? `&state=${state}` : ""}${after ? `&after=${encodeURIComponent(after)}` : ""}`;
+  const query = (after) => `/v1/requests?limit=${PAGE}${state ? `&status=${state}` : ""}${after ? `&after=${encodeURIComponent(after)}` : ""}`;
   const first = useLoaded((signal) => {
     setMore({ rows: [], last: null, error: null, busy: false });
     return call(query(), { signal });

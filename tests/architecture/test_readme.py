@@ -9,7 +9,7 @@ import yaml
 
 from app.catalogue.describe import markdown
 from app.catalogue.load import HERE, load_common, load_model
-from app.config import Config, Limits, MetricsSettings, Results, StorageSettings
+from app.config import Config, Limits, LogSettings, MetricsSettings, Results, StorageSettings
 from app.registry import provider_classes
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,7 @@ def test_config_yaml_shows_every_setting_with_its_default() -> None:
         ("results", Results),
         ("storage", StorageSettings),
         ("metrics", MetricsSettings),
+        ("log", LogSettings),
     ):
         assert set(shown[group]) == set(model.model_fields)
         assert model.model_validate(shown[group]) == model()

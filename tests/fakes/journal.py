@@ -28,6 +28,7 @@ from app.receipts import Observer, Receipts
 from app.recovery import Recovery
 from app.runs import Runs
 from app.store.jobs import JobRow, JobStore
+from app.store.reports import ReportStore
 from app.store.sqlite import SqliteDatabase
 from providers.base import Clock
 
@@ -127,7 +128,7 @@ async def workshop(
             config,
             now=wall,
         )
-        history = History(journal.store, upstreams)
+        history = History(journal.store, ReportStore(journal.store._db), upstreams)
         try:
             yield Workshop(gateway, journal, recovery, dispatcher, runs, breakers, history, wall)
         finally:

@@ -59,7 +59,7 @@ def ended(record: Record) -> bool:
 
 
 def states(record: Record) -> list[str]:
-    return [job.state for job in record.jobs]
+    return [job.row.state for job in record.jobs]
 
 
 class TestCutOff:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import Expired, GatewayError, IdempotencyMismatch, ProviderUnavailable, Refused, UpstreamAmbiguous
+from app.store.reports import Selection
 from app.types import Artefact, Caller, Outcome, Terms
 from providers.base import Fault
 from tests.fakes.provider import Turn, hang, made, refusal, when
@@ -252,9 +253,9 @@ class TestHistory:
             async with bench(tmp_path) as b:
                 await b.edit(id="one")
                 assert await b.history.record(BOB, "one") is None
-                assert (await b.history.page(BOB, after=None, limit=10)).records == ()
+                assert (await b.history.page(BOB, Selection(), after=None, limit=10)).records == ()
                 with pytest.raises(GatewayError):
-                    await b.history.page(BOB, after="one", limit=10)
+                    await b.history.page(BOB, Selection(), after="one", limit=10)
 
         running(test)
 
@@ -264,12 +265,12 @@ class TestHistory:
                 for id in ("a", "b", "c"):
                     await b.edit(id=id)
                 caller = request().caller
-                first = await b.history.page(caller, after=None, limit=2)
-                assert ([record.id for record in first.records], first.more) == (["c", "b"], True)
-                second = await b.history.page(caller, after="b", limit=2)
-                assert ([record.id for record in second.records], second.more) == (["a"], False)
-                found = await b.history.page(caller, after=None, limit=9, job="job-2")
-                assert [record.id for record in found.records] == ["b"]
+                first = await b.history.page(caller, Selection(), after=None, limit=2)
+                assert ([record.row.id for record in first.records], first.more) == (["c", "b"], True)
+                second = await b.history.page(caller, Selection(), after="b", limit=2)
+                assert ([record.row.id for record in second.records], second.more) == (["a"], False)
+                found = await b.history.page(caller, Selection(job="job-2"), after=None, limit=9)
+                assert [record.row.id for record in found.records] == ["b"]
 
         running(test)
 

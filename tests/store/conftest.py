@@ -11,6 +11,8 @@ import pytest
 
 from app.store.db import Database, open_database
 from app.store.jobs import JobStore
+from app.store.reports import ReportStore
+from app.store.upkeep import Upkeep
 from tests.fakes.postgres import PostgresServer, find_programs
 
 
@@ -75,3 +77,15 @@ async def database(place: Place) -> Database:
 def store(database: Database) -> JobStore:
     """The journal in it."""
     return JobStore(database)
+
+
+@pytest.fixture
+def reports(database: Database) -> ReportStore:
+    """What is read of it."""
+    return ReportStore(database)
+
+
+@pytest.fixture
+def upkeep(database: Database) -> Upkeep:
+    """What keeps it small."""
+    return Upkeep(database)

@@ -13,34 +13,50 @@ from app.store.census import Census
 from app.store.db import Database, Row, Statement, open_database
 from app.store.jobs import JobStore
 from app.store.keys import KeyStore
+from app.store.reports import ReportStore, Selection
+from app.store.upkeep import Upkeep
 from tests.store.rows import NOW, key_row, request_row
 
 pytestmark = pytest.mark.anyio
 
 LAST = (NOW, "a")
 # What is asked -> the index that answers it.
-QUESTIONS: dict[str, tuple[Callable[[JobStore], Awaitable[Any]], str]] = {
-    "by_key": (lambda store: store.by_key("anna", "key", NOW), "requests_key"),
-    "repeat_of": (lambda store: store.repeat_of("anna", "f", NOW), "requests_repeat"),
-    "jobs_of": (lambda store: store.jobs_of("a"), "jobs_of_request"),
-    "job_ids": (lambda store: store.job_ids("fal", "edit", NOW), "jobs_bound"),
-    "adopt": (lambda store: store.adopt("two", NOW, NOW), "requests_state"),
-    "renew": (lambda store: store.renew("one", NOW), "requests_state"),
-    "release": (lambda store: store.release("one"), "requests_state"),
-    "purge": (lambda store: store.purge(NOW), "requests_state"),
-    "forget_keys": (lambda store: store.forget_keys(NOW), "requests_key_end"),
-    "all": (lambda store: store.listing(None, None, 9), "requests_newest"),
-    "all, next page": (lambda store: store.listing(None, LAST, 9), "requests_newest"),
-    "a caller's": (lambda store: store.listing("anna", None, 9), "requests_of_caller"),
-    "a caller's, next page": (lambda store: store.listing("anna", LAST, 9), "requests_of_caller"),
-    "a caller's of a key": (lambda store: store.listing("anna", None, 9, key="key"), "requests_key"),
-    "of a key": (lambda store: store.listing(None, None, 9, key="key"), "requests_key"),
-    "a caller's of a job": (lambda store: store.listing("anna", LAST, 9, job="job"), "jobs_job"),
-    "of a job": (lambda store: store.listing(None, None, 9, job="job", state="done"), "jobs_job"),
-    "that run": (lambda store: store.listing(None, LAST, 9, state="running"), "requests_state"),
-    "with lost jobs": (lambda store: store.listing("anna", LAST, 9, state="lost"), "jobs_state"),
-    "open jobs": (lambda store: Census(store._db).open_jobs(), "jobs_state"),
-    "with jobs done": (lambda store: store.listing("anna", LAST, 9, state="done"), "requests_of_caller"),
+QUESTIONS: dict[str, tuple[Callable[[Database], Awaitable[Any]], str]] = {
+    "by_key": (lambda db: JobStore(db).by_key("anna", "key", NOW), "requests_key"),
+    "repeat_of": (lambda db: JobStore(db).repeat_of("anna", "f", NOW), "requests_repeat"),
+    "jobs_of": (lambda db: JobStore(db).jobs_of("a"), "jobs_of_request"),
+    "job_ids": (lambda db: JobStore(db).job_ids("fal", "edit", NOW), "jobs_bound"),
+    "adopt": (lambda db: JobStore(db).adopt("two", NOW, NOW), "requests_state"),
+    "renew": (lambda db: JobStore(db).renew("one", NOW), "requests_state"),
+    "release": (lambda db: JobStore(db).release("one"), "requests_state"),
+    "purge": (lambda db: Upkeep(db).purge(NOW), "requests_state"),
+    "purge of the log": (lambda db: Upkeep(db).purge(NOW), "request_log_created"),
+    "purge of payloads": (lambda db: Upkeep(db).purge_payloads(NOW), "request_log_payload"),
+    "book": (lambda db: Upkeep(db).book(), "requests_unbooked"),
+    "unread": (lambda db: Upkeep(db).unread(), "requests_unbooked"),
+    "usage": (lambda db: ReportStore(db).usage(1, 2, ("day",), Selection()), "requests_unbooked"),
+    "a caller's usage": (
+        lambda db: ReportStore(db).usage(1, 2, ("day",), Selection("anna")),
+        "requests_unbooked",
+    ),
+    "a caller's sums": (lambda db: ReportStore(db).sums(Selection("anna", model="m")), "requests_of_caller"),
+    "sums of some time": (lambda db: ReportStore(db).sums(Selection(since=1, until=2)), "requests_newest"),
+    "forget_keys": (lambda db: Upkeep(db).forget_keys(NOW), "requests_key_end"),
+    "all": (lambda db: ReportStore(db).listing(Selection(), None, 9), "requests_newest"),
+    "all, next page": (lambda db: ReportStore(db).listing(Selection(), LAST, 9), "requests_newest"),
+    "a caller's": (lambda db: ReportStore(db).listing(Selection("anna"), None, 9), "requests_of_caller"),
+    "a caller's, next page": (lambda db: ReportStore(db).listing(Selection("anna"), LAST, 9), "requests_of_caller"),
+    "a caller's of a key": (lambda db: ReportStore(db).listing(Selection("anna", key="key"), None, 9), "requests_key"),
+    "of a key": (lambda db: ReportStore(db).listing(Selection(key="key"), None, 9), "requests_key"),
+    "a caller's of a job": (lambda db: ReportStore(db).listing(Selection("anna", job="job"), LAST, 9), "jobs_job"),
+    "of a job": (lambda db: ReportStore(db).listing(Selection(job="job", state="done"), None, 9), "jobs_job"),
+    "that run": (lambda db: ReportStore(db).listing(Selection(state="running"), LAST, 9), "requests_state"),
+    "with lost jobs": (lambda db: ReportStore(db).listing(Selection("anna", state="lost"), LAST, 9), "jobs_state"),
+    "with jobs done": (
+        lambda db: ReportStore(db).listing(Selection("anna", state="done"), LAST, 9),
+        "requests_of_caller",
+    ),
+    "open jobs": (lambda db: Census(db).open_jobs(), "jobs_state"),
 }
 KEY_QUESTIONS: dict[str, tuple[Callable[[KeyStore], Awaitable[Any]], str]] = {
     "by_digest": (lambda store: store.by_digest("0" * 64), "api_keys_digest"),
@@ -70,6 +86,9 @@ class Recorder:
         self.asked.add(sql)
         return await self._database.read(sql, *values)
 
+    async def report(self, sql: str, *values: Any) -> list[Row]:
+        return await self.read(sql, *values)
+
     async def close(self) -> None:
         await self._database.close()
 
@@ -86,7 +105,7 @@ async def plans(database: Database, asked: set[str]) -> list[str]:
 async def test_a_question_is_answered_by_an_index(question: str, tmp_path: Path) -> None:
     ask, index = QUESTIONS[question]
     recorder = Recorder(await open_database("", tmp_path))
-    await ask(JobStore(recorder))
+    await ask(recorder)
     steps = await plans(recorder, set(recorder.asked))
     await recorder.close()
     assert [step for step in steps if f"INDEX {index} " in f"{step} "], steps

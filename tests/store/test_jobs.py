@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from app.store.db import Database, StoreRefusal
-from app.store.jobs import OPEN, PURGE_ROWS, JobState, JobStore, Move, Total
+from app.store.db import StoreRefusal
+from app.store.jobs import OPEN, JobState, JobStore, Move, Total
+from app.store.reports import ReportStore, Selection
+from app.store.upkeep import Upkeep
 from tests.store.conftest import Place
 from tests.store.rows import NOW, job_row, request_row
 
@@ -47,7 +49,7 @@ class TestEntering:
         assert await store.open(request_row("b")) is None
         for _ in range(2):
             await store.intend(job_row("1", "a"))
-        assert len(await store.listing(None, None, 9)) == 2
+        assert [await store.request(id) for id in ("a", "b")] == [request_row("a", key="key"), request_row("b")]
         assert len(await store.jobs_of("a")) == 1
 
     async def test_jobs_come_in_the_order_of_their_pictures_and_tries(self, store: JobStore) -> None:
@@ -97,7 +99,7 @@ class TestKeys:
         answers = await asyncio.gather(*(stores[number % 2].open(row) for number, row in enumerate(rows)))
         (entered,) = [row for row, answer in zip(rows, answers, strict=True) if answer is None]
         assert [answer for answer in answers if answer is not None] == [entered] * 49
-        assert await stores[0].listing(None, None, 99) == [entered]
+        assert await ReportStore(await place.open()).listing(Selection()) == [entered]
 
     async def test_of_fifty_at_once_one_inherits_an_expired_key(self, place: Place) -> None:
         stores = [JobStore(await place.open()) for _ in range(2)]
@@ -105,13 +107,15 @@ class TestKeys:
         rows = [request_row(f"r{number:02}", key="key", created=NOW + 1) for number in range(50)]
         answers = await asyncio.gather(*(stores[number % 2].open(row) for number, row in enumerate(rows)))
         assert answers.count(None) == 1
-        assert len(await stores[1].listing(None, None, 99)) == 2
+        assert len(await ReportStore(await place.open()).listing(Selection())) == 2
 
-    async def test_keys_that_mean_nothing_any_more_are_freed(self, store: JobStore) -> None:
+    async def test_keys_that_mean_nothing_any_more_are_freed(
+        self, store: JobStore, reports: ReportStore, upkeep: Upkeep
+    ) -> None:
         await store.open(request_row("a", key="1", keep_until=NOW - 1, state="settled"))
         await store.open(request_row("b", key="2", keep_until=NOW, state="settled"))
-        assert await store.forget_keys(NOW) == 1
-        assert [(row.id, row.key) for row in await store.listing(None, None, 9)] == [("b", "2"), ("a", None)]
+        assert await upkeep.forget_keys(NOW) == 1
+        assert [(row.id, row.key) for row in await reports.listing(Selection())] == [("b", "2"), ("a", None)]
 
 
 class TestRepeats:
@@ -128,54 +132,6 @@ class TestRepeats:
     async def test_one_that_is_just_as_old_as_asked_for_counts(self, store: JobStore) -> None:
         await store.open(request_row("a"))
         assert await store.repeat_of("anna", "f" * 64, NOW) is not None
-
-
-class TestListing:
-    async def test_pages_are_newest_first_and_neither_repeat_nor_skip(self, store: JobStore) -> None:
-        for number in range(7):  # two and two of the same moment
-            await store.open(request_row(f"r{number}", created=NOW + number // 2))
-        pages: list[list[str]] = []
-        before = None
-        while page := await store.listing("anna", before, 3):
-            pages.append(ids(page))
-            before = (page[-1].created, page[-1].id)
-        assert pages == [["r6", "r5", "r4"], ["r3", "r2", "r1"], ["r0"]]
-
-    async def test_a_caller_sees_only_his_own_and_the_operator_all(self, store: JobStore) -> None:
-        await store.open(request_row("a"))
-        await store.open(request_row("b", caller="bert"))
-        assert ids(await store.listing("bert", None, 9)) == ["b"]
-        assert ids(await store.listing(None, None, 9)) == ["b", "a"]
-
-    async def test_it_can_be_narrowed(self, store: JobStore) -> None:
-        await store.open(request_row("a", key="key", state="settled"))
-        await store.open(request_row("b", key="key", caller="bert", created=NOW + 1))
-        for number, state in enumerate(get_args(JobState)):
-            await store.intend(job_row(str(number), "a", state=state, job=f"job{number}"))
-        await store.intend(job_row("8", "b", state="lost"))
-        await store.intend(job_row("9", "b", first=1, state="lost"))
-        assert ids(await store.listing(None, None, 9, key="key")) == ["b", "a"]
-        assert ids(await store.listing("anna", None, 9, key="key")) == ["a"]
-        assert ids(await store.listing(None, None, 9, job="job3")) == ["a"]
-        assert ids(await store.listing("bert", None, 9, job="job3")) == []
-        assert ids(await store.listing(None, None, 9, state="settled")) == ["a"]
-        assert ids(await store.listing(None, None, 9, state="settling")) == []
-        for state in get_args(JobState):
-            assert ids(await store.listing(None, None, 9, state=state)) == (["b", "a"] if state == "lost" else ["a"])
-        last = (NOW + 1, "b")
-        assert ids(await store.listing("anna", last, 9, key="key", job="job0", state="intent")) == ["a"]
-        assert ids(await store.listing(None, last, 9, state="lost")) == ["a"]
-
-    async def test_whatever_is_asked_for_it_is_only_not_there(self, store: JobStore) -> None:
-        await store.open(request_row("a", key="key"))
-        for odd in ("\0", "a\0b", "\ud800", "'; DROP TABLE jobs; --", "$1", "%", "ü" * 5000, ""):
-            assert await store.listing(odd, None, 9) == []
-            assert await store.listing(None, None, 9, key=odd) == []
-            assert await store.listing(None, (NOW, odd), 9, job=odd) == []
-            assert await store.request(odd) is None
-            assert await store.by_key("anna", odd, NOW) is None
-            assert await store.jobs_of(odd) == []
-        assert await store.request("a") is not None
 
 
 class TestJobs:
@@ -251,8 +207,9 @@ class TestAnswers:
     async def test_an_answer_is_kept_with_the_request_which_is_settled_by_it(self, store: JobStore) -> None:
         row = request_row("a", key="key")
         await store.open(row)
-        assert await store.answer("a", "one", '{"ok": 1}', NOW + 5) == "settled"
-        answered = replace(row, state="settled", owner=None, answer='{"ok": 1}', keep_until=NOW + 5)
+        assert await store.answer("a", "one", '{"ok": 1}', NOW + 5, status="completed") == "settled"
+        changes = {"state": "settled", "status": "completed", "owner": None}
+        answered = replace(row, **changes, answer='{"ok": 1}', keep_until=NOW + 5)
         assert await store.request("a") == answered
 
     @pytest.mark.parametrize("state", OPEN)
@@ -267,7 +224,8 @@ class TestAnswers:
         assert await store.move(Move("2", "failed", NOW, of=(state,)))
         assert await store.settle("a", "one")
         assert await store.unsettled("one") == frozenset()
-        assert await store.request("a") == replace(row, state="settled", owner=None, answer="{}", keep_until=NOW + 5)
+        changes = {"state": "settled", "status": "failed", "owner": None, "unknown": 2}
+        assert await store.request("a") == replace(row, **changes, answer="{}", keep_until=NOW + 5)
 
     async def test_what_was_not_answered_is_not_settled(self, store: JobStore) -> None:
         await store.open(request_row("a"))
@@ -281,11 +239,11 @@ class TestAnswers:
         assert (row.state, row.owner, row.key) == ("settled", None, None)
         assert await store.open(request_row("b", key="key")) is None
 
-    async def test_a_running_request_keeps_its_key_however_long_it_takes(self, store: JobStore) -> None:
+    async def test_a_running_request_keeps_its_key_however_long_it_takes(self, store: JobStore, upkeep: Upkeep) -> None:
         row = request_row("a", key="key", keep_until=NOW - 1)
         await store.open(row)
         assert await store.by_key("anna", "key", NOW) == row
-        assert await store.forget_keys(NOW) == 0
+        assert await upkeep.forget_keys(NOW) == 0
         assert await store.open(request_row("b", key="key")) == row
 
     async def test_who_has_lost_a_request_cannot_answer_or_settle_it(self, store: JobStore) -> None:
@@ -346,33 +304,6 @@ class TestOwners:
         await store.open(request_row("b", lease=NOW + 60, owner="two"))
         await store.release("one")
         assert ids(await store.adopt("three", NOW + 60, NOW)) == ["a"]
-
-
-class TestPurging:
-    async def test_settled_requests_go_with_their_jobs_and_others_stay(self, store: JobStore) -> None:
-        await store.open(request_row("old", state="settled"))
-        await store.open(request_row("open", state="settling"))
-        await store.open(request_row("new", state="settled", created=NOW + 1))
-        for request in ("old", "open", "new"):
-            await store.intend(job_row(request, request, job=request))
-        assert await store.purge(NOW + 1) == 1
-        assert ids(await store.listing(None, None, 9)) == ["new", "open"]
-        assert await store.jobs_of("old") == []
-        assert (await store.totals())["intent"].jobs == 2
-
-    async def test_there_may_be_more_than_fit_into_one_transaction(self, store: JobStore, database: Database) -> None:
-        many = PURGE_ROWS * 2 + 1
-        await database.run(
-            (
-                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)"
-                " INSERT INTO requests (id, caller, key, fingerprint, state, lease, created, deadline, keep_until,"
-                " plan, quote) SELECT 'r' || i, 'anna', 'key' || i, 'f', 'settled', 0, 1, 1, 1, '', '' FROM n",
-                (many,),
-            )
-        )
-        assert await store.forget_keys(2) == many
-        assert await store.purge(2) == many
-        assert await store.listing(None, None, 9) == []
 
 
 class TestTogether:

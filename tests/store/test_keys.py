@@ -12,6 +12,7 @@ from app.store.db import Database
 from app.store.jobs import JobStore, Move, OverBudget, RequestRow
 from app.store.keys import KeyRow, KeyStore
 from app.store.money import OPEN, Standing, spans
+from app.store.upkeep import Upkeep
 from tests.store.conftest import Place
 from tests.store.rows import NOW, job_row, key_row, request_row
 
@@ -118,7 +119,7 @@ class TestMoney:
         assert (held.day, held.month, held.total, held.reserved) == (PRICE, PRICE, PRICE, 2 * PRICE)
         await store.intend(job_row("open", "r", first=1, reserve=PRICE))
         assert (await standing(keys)).reserved == 2 * PRICE
-        await store.answer("r", "one", "{}", NOW)  # one was never asked for, one is still open
+        await store.answer("r", "one", "{}", NOW, status="completed")  # one was never asked for, one is still open
         held = await standing(keys)
         assert (held.total, held.reserved) == (PRICE, PRICE)
         await store.move(Move("open", "failed", NOW, OPEN, "0"))
@@ -131,7 +132,7 @@ class TestMoney:
         await store.open_within_budget(ask("r"))
         await store.intend(job_row("j", "r", reserve=PRICE))
         await store.move(Move("j", state, NOW, OPEN))
-        await store.answer("r", "one", "{}", NOW)
+        await store.answer("r", "one", "{}", NOW, status="completed")
         assert (await standing(keys)).reserved == PRICE
         assert await store.open_within_budget(ask("s")) == OverBudget("total", PRICE, 0)
         await store.move(Move("j", "cancelled", NOW, OPEN))
@@ -144,7 +145,7 @@ class TestMoney:
         await store.open(ask("r", key="key"))
         await store.intend(job_row("j", "r", reserve=PRICE))
         await store.move(Move("j", "lost", NOW, OPEN, "0.05"))
-        await store.answer("r", "one", "{}", NOW)
+        await store.answer("r", "one", "{}", NOW, status="completed")
         assert (await standing(keys)).reserved == 50_000
         await store.move(Move("j", "unresolved", NOW, OPEN))
         held = await standing(keys)
@@ -180,7 +181,7 @@ class TestMoney:
         for number in range(2):
             await store.intend(job_row(str(number), "r", first=number, reserve=PRICE))
             moves.append(Move(str(number), "done", NOW, OPEN, "0.031"))
-        assert await store.answer("r", "one", "{}", NOW, moves=moves) == "settled"
+        assert await store.answer("r", "one", "{}", NOW, status="completed", moves=moves) == "settled"
         held = await standing(keys)
         assert (held.total, held.reserved) == (62_000, 0)
 
@@ -195,12 +196,15 @@ class TestMoney:
         later = await standing(keys, NOW + 32 * DAY)
         assert (tomorrow.month, later.month, later.total) == (PRICE, 0, PRICE)
 
-    async def test_what_was_spent_outlives_the_journal(self, store: JobStore, keys: KeyStore) -> None:
+    async def test_what_was_spent_outlives_the_journal(
+        self, store: JobStore, keys: KeyStore, database: Database
+    ) -> None:
         await keys.add(key_row("key_a"))
         await store.open(ask("r", key="key"))
         await buy(store, "r", "0.03")
-        await store.answer("r", "one", "{}", NOW)
-        await store.purge(NOW + 1)
+        await store.answer("r", "one", "{}", NOW, status="completed")
+        await Upkeep(database).book()
+        await Upkeep(database).purge(NOW + 1)
         assert await store.request("r") is None
         assert (await standing(keys)).total == PRICE
 
@@ -212,7 +216,7 @@ class TestBudgets:
         for id in ("r", "s"):
             assert await store.open_within_budget(ask(id)) is None
             await buy(store, id, "0.03")
-            await store.answer(id, "one", "{}", NOW)
+            await store.answer(id, "one", "{}", NOW, status="completed")
         assert await store.open_within_budget(ask("t")) == OverBudget(budget, PRICE, 10)
         assert await store.request("t") is None
 
@@ -263,7 +267,7 @@ class TestBudgets:
                 return False
             failed = number % 3 == 0
             await buy(store, id, "0" if failed else "0.03", to="failed" if failed else "done")
-            await store.answer(id, "one", "{}", NOW)
+            await store.answer(id, "one", "{}", NOW, status="completed")
             held = await standing(keys)
             seen.append(held.total + held.reserved)
             return not failed

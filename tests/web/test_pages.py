@@ -293,6 +293,15 @@ def test_usage_shows_sums_beside_a_chart(gateway: Served, open_page: OpenPage, a
     shoot(page, "usage-with-data-desktop-light")
 
 
+@pytest.mark.parametrize("status", ["running", "completed", "partial", "failed", "cancelled"])
+def test_the_request_log_may_be_narrowed_by_status(gateway: Served, open_page: OpenPage, status: str) -> None:
+    page = open_page(gateway, "/requests")
+    with page.expect_response(lambda answer: f"status={status}" in answer.url) as narrowed:
+        page.get_by_label("Show").select_option(status)
+    assert narrowed.value.status == 200
+    assert {row["status"] for row in narrowed.value.json()["data"]} <= {status}
+
+
 def test_keys_are_made_shown_once_limited_rotated_and_revoked(gateway: Served, open_page: OpenPage, axe: str) -> None:
     key = {"id": "key_1", "object": "key", "name": "Ada", "prefix": "sk-ig-", "last4": "9f3c", "created": 1764000000}
     key |= {"expires": None, "revoked": None, "limits": {"budget_day": 5, "models": [MODEL]}}
