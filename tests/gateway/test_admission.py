@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.admission import Admission
 from app.errors import RateLimited
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.breaker import HEALTH, IN_A_ROW, PROBE_JOB_SECONDS, PROBE_SECONDS, Breaker, Breakers, BreakerView
 from providers.base import Fault
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
 
 DOWN = Fault.UNAVAILABLE
 WORDS = [fault for fault in Fault if fault not in HEALTH]

@@ -21,7 +21,7 @@ from app.media.pool import MediaPool
 from app.storage.local import LocalStorage
 from app.types import Artefact, Delivery
 from providers.base import ResultImage
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
 from tests.fakes.provider import png
 from tests.media.pictures import sample
 

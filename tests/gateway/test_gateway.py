@@ -33,7 +33,7 @@ from app.media.pool import MediaPool
 from app.storage.local import LocalStorage
 from app.types import Artefact, Caller, EditRequest, Failure, Given, Outcome, Receipt, Terms
 from providers.base import Fault, Media
-from tests.fakes.clock import RealClock
+from providers.testing.clock import RealClock
 from tests.fakes.journal import NOW, Workshop, workshop
 from tests.fakes.provider import FakeProvider, Turn, after, hang, made, png, refusal
 

@@ -20,7 +20,7 @@ from app.recovery import FOLLOW_SECONDS, SURELY_LISTED_SECONDS
 from app.store.db import StoreError
 from app.types import Artefact, Failure, Terms
 from providers.base import Fault, Media, ProviderError, Ticket, payload_mark
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
 from tests.fakes.provider import FakeProvider, Turn, hang, made, png, refusal, when
 from tests.gateway.test_gateway import Bench, bench, request
 

@@ -11,7 +11,7 @@ import pytest
 from app.errors import InternalError, Overloaded, RateLimited
 from app.runs import ON_THE_WAY, SDK_PAUSE, Run, Runs
 from app.types import Artefact, Caller, Outcome, Receipt, Terms
-from tests.fakes.clock import FakeClock, RealClock
+from providers.testing.clock import FakeClock, RealClock
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from app.live import Live, Running
 from app.store.keys import KeyStore
 from app.store.sqlite import SqliteDatabase
 from providers.base import Fault, Setting
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
 from tests.live.conftest import write
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.sandbox import SandboxServer
 
-pytest.register_assert_rewrite("tests.providers.contract", "tests.providers.kit", "tests.providers.upstream")
+pytest.register_assert_rewrite("providers.testing.contract", "providers.testing.kit", "tests.providers.upstream")
 from tests.providers.upstream import FalUpstream  # noqa: E402 - after its asserts were registered
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class CrowdClock:
-    """`tests.fakes.clock.FakeClock` adds up the sleeps of concurrent tasks; here they pass together.
+    """`providers.testing.clock.FakeClock` adds up the sleeps of concurrent tasks; here they pass together.
 
     For tasks that wait for nothing but this clock and each other's answers in the same turn of the loop.
     """

@@ -8,8 +8,8 @@ import pytest
 
 from providers.base import Fault
 from providers.fal import Patience
+from providers.testing.kit import failure_of, picture
 from tests.fakes.fal_calls import EDIT
-from tests.providers.kit import failure_of, picture
 from tests.providers.upstream import FalUpstream
 
 pytestmark = pytest.mark.anyio

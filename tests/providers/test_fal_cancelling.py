@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from providers.base import Fault
-from tests.fakes.clock import FakeClock
-from tests.providers.kit import failure_of, picture, same_as, until
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, picture, same_as, until
 from tests.providers.upstream import FalUpstream
 
 pytestmark = pytest.mark.anyio

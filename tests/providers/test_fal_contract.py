@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.providers.contract import ProviderContract
+from providers.testing.contract import ProviderContract
 from tests.providers.upstream import DEAD, FalUpstream
 
 

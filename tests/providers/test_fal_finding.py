@@ -15,9 +15,9 @@ import pytest
 from providers.base import Fault, Finder, ProviderCall, Ticket, payload_mark
 from providers.fal import FalProvider, Patience
 from providers.fal_listing import PAGES
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, large_picture, picture, until
 from tests.fakes.fal_calls import EDIT
-from tests.providers.kit import failure_of, large_picture, picture, until
 from tests.providers.upstream import FalUpstream, on_fals_own_names
 
 pytestmark = pytest.mark.anyio

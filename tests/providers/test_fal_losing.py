@@ -9,9 +9,9 @@ import pytest
 
 from providers.base import Fault, ProviderResult
 from providers.fal import FalProvider, Patience
-from tests.fakes.clock import FakeClock
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, picture
 from tests.fakes.fal_calls import EDIT
-from tests.providers.kit import failure_of, picture
 from tests.providers.upstream import FalUpstream
 
 pytestmark = pytest.mark.anyio

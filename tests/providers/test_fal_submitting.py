@@ -10,9 +10,9 @@ import pytest
 
 from providers.base import ProviderCall, Ticket
 from providers.fal import FalProvider
-from tests.fakes.clock import RealClock
+from providers.testing.clock import RealClock
+from providers.testing.kit import failure_of, large_picture, picture, until
 from tests.fakes.sandbox import KEY
-from tests.providers.kit import failure_of, large_picture, picture, until
 from tests.providers.upstream import FalUpstream, on_fals_own_names
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ import pytest
 
 from providers.base import Fault, Media
 from providers.fal_uploads import UPLOAD_TRIES
-from tests.fakes.clock import FakeClock
-from tests.providers.kit import failure_of, large_picture, same_as, until
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, large_picture, same_as, until
 from tests.providers.upstream import FalUpstream
 
 pytestmark = pytest.mark.anyio

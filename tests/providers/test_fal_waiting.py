@@ -11,8 +11,8 @@ import pytest
 
 from providers.base import Fault, Ticket
 from providers.fal import Patience
-from tests.fakes.clock import FakeClock
-from tests.providers.kit import failure_of, picture, until
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, picture, until
 from tests.providers.upstream import FalUpstream, on_fals_own_names
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,8 @@ import pytest
 
 from providers.base import Fault, ProviderError
 from providers.retries import CAP_SECONDS, Doubted, Retries, RetryBudget, backoff, poll_intervals
-from tests.fakes.clock import FakeClock
-from tests.providers.kit import failure_of
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,9 @@ import pytest
 
 from providers.base import Fault
 from providers.http import TooLarge, send
+from providers.testing.kit import failure_of
 from tests.fakes.http import http_client
 from tests.fakes.tls import write_certificate
-from tests.providers.kit import failure_of
 
 pytestmark = pytest.mark.anyio
 

@@ -20,8 +20,8 @@ import pytest
 from providers.base import ProviderCall, ProviderError, ProviderResult, Ticket
 from providers.fal import FalProvider
 from providers.retries import poll_intervals
+from providers.testing.kit import large_picture
 from tests.providers.crowd import CrowdClock
-from tests.providers.kit import large_picture
 from tests.providers.upstream import on_fals_own_names
 
 pytestmark = pytest.mark.anyio

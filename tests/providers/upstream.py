@@ -10,11 +10,11 @@ import httpx2
 
 from providers.base import Clock, Media, Provider, ProviderCall, ProviderResult
 from providers.fal import FalProvider, Patience
-from tests.fakes.clock import QuickClock, RealClock
+from providers.testing.clock import QuickClock, RealClock
+from providers.testing.kit import connections_to, picture, same_as, until
 from tests.fakes.fal_calls import EDIT
 from tests.fakes.http import http_client
 from tests.fakes.sandbox import KEY, SandboxServer
-from tests.providers.kit import connections_to, picture, same_as, until
 
 DEAD = "http://127.0.0.1:9"  # discard: nobody listens
 SMALL = {"width": 64, "height": 48}
@@ -25,6 +25,7 @@ class FalUpstream:
 
     secrets = (KEY,)
     uploads_above = 2_000_000
+    synchronous = False
 
     def __init__(self, sandbox: SandboxServer) -> None:
         self.sandbox = sandbox

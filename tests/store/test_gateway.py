@@ -19,7 +19,7 @@ from app.steps import Steps
 from app.store.jobs import JobStore
 from app.types import Call, Caller, Delivery, Plan, Quote, Terms
 from providers.base import ProviderResult, Ticket
-from tests.fakes.clock import RealClock
+from providers.testing.clock import RealClock
 from tests.fakes.provider import FakeProvider
 
 pytestmark = pytest.mark.anyio

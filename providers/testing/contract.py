@@ -1,6 +1,6 @@
 """What every provider must do, whatever its upstream speaks: one suite for all adapters.
 
-A test module applies it by a class of its own:
+A test module applies it by a class of its own (it needs pytest and anyio):
 
     class TestKeepsTheContract(ProviderContract):
         @pytest.fixture
@@ -17,63 +17,14 @@ import base64
 import dataclasses
 import io
 import time
-from typing import Protocol
 
 import pytest
 from PIL import Image
 
-from providers.base import Clock, Fault, Finder, Media, Provider, ProviderCall, Ticket, payload_mark
-from tests.fakes.clock import FakeClock
-from tests.providers.kit import failure_of, large_picture, picture, revived, same_as, until
-
-
-class Upstream(Protocol):
-    """A provider's upstream, or its stand-in, in the hands of the suite."""
-
-    secrets: tuple[str, ...]  # what must never be shown or logged
-    uploads_above: int | None  # bytes of pictures above which the adapter uploads; None: it never does
-
-    def provider(self, *, reachable: bool = True, clock: Clock | None = None) -> Provider:
-        """A fresh adapter, as after a restart; `reachable=False`: its upstream does not listen."""
-
-    def call(self, *pictures: Media, inline: bool = False, deadline: float = float("inf")) -> ProviderCall:
-        """A job with these pictures, whose results come as bytes (`inline`) or by URL."""
-
-    def refuse(self) -> None:
-        """The next submit is turned down: no job is made."""
-
-    def lose_reply(self) -> None:
-        """The next submit is taken, its answer never arrives."""
-
-    def fail_job(self) -> None:
-        """The next job is taken, and fails."""
-
-    def lose_result(self) -> None:
-        """The next job is taken and done, and paid for; its result cannot be had."""
-
-    async def finished(self) -> None:
-        """Wait until all jobs that it took are over."""
-
-    def answer_late(self, *, submit: float = 0, job: float = 0, upload: float = 0) -> None:
-        """The next answer to a submit comes so many seconds later, the next job runs, the next upload takes so long."""
-
-    def echo_secrets(self) -> None:
-        """The next submit is refused in words that repeat key and picture."""
-
-    def jobs(self) -> int:
-        """Jobs that the upstream took."""
-
-    def cancelled(self) -> int:
-        """Jobs that it stopped."""
-
-    def uploads(self) -> int:
-        """Pictures that it took in."""
-
-    def key_leaks(self) -> int:
-        """Requests that carried the key where it does not belong."""
-
-    def connections(self) -> int:
-        """Connections to it that are open in this process: see `connections_to`."""
+from providers.base import Fault, Finder, Provider, ProviderCall, Ticket, payload_mark
+from providers.testing.clock import FakeClock
+from providers.testing.kit import failure_of, large_picture, picture, revived, same_as, until
+from providers.testing.upstream import Upstream, needs_jobs
 
 
 class ProviderContract:
@@ -110,11 +61,13 @@ class ProviderContract:
         Image.open(io.BytesIO(image.data)).load()
 
     async def test_a_ticket_survives_a_restart_and_can_be_collected(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         ticket = await upstream.provider().submit(upstream.call(picture()))
         if ticket.result is None:
             assert (await upstream.provider().collect(revived(ticket), until(10))).images
 
     async def test_a_ticket_survives_a_restart_and_can_be_cancelled(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.answer_late(job=60)
         ticket = await upstream.provider().submit(upstream.call(picture()))
         if ticket.result is None:
@@ -136,12 +89,21 @@ class ProviderContract:
             assert first == second
 
     async def test_a_job_that_failed_fails_alike_when_it_is_collected_again(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.fail_job()
         ticket = await upstream.provider().submit(upstream.call(picture()))
         if ticket.result is None:
             first, second = [await failure_of(upstream.provider().collect(ticket, until(10))) for _ in range(2)]
             assert (first.fault, first.charged, first.lost) == (second.fault, second.charged, second.lost)
             assert (first.charged, first.lost, first.cancelled) == (False, False, False)
+
+    async def test_a_result_that_a_restart_took_is_lost_and_perhaps_charged(self, upstream: Upstream) -> None:
+        if not upstream.synchronous:
+            pytest.skip("its results can be collected again")
+        ticket = await upstream.provider().submit(upstream.call(picture()))
+        assert ticket.result is not None
+        error = await failure_of(upstream.provider().collect(revived(ticket), until(10)))
+        assert (error.accepted, error.charged, error.lost, error.cancelled) == (True, None, True, False)
 
     # ---- failures: does a job exist?
 
@@ -209,6 +171,7 @@ class ProviderContract:
     # ---- time
 
     async def test_collect_keeps_its_deadline(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))
@@ -218,6 +181,7 @@ class ProviderContract:
         assert 0.2 < time.monotonic() - began < 0.8
 
     async def test_a_deadline_that_is_over_is_not_waited_for(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))
@@ -234,6 +198,7 @@ class ProviderContract:
     # ---- cancelling
 
     async def test_cancelling_may_be_repeated(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))
@@ -249,6 +214,7 @@ class ProviderContract:
         assert await provider.cancel(ticket) is False
 
     async def test_collecting_a_cancelled_job_tells_that_it_was_cancelled(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))
@@ -293,6 +259,7 @@ class ProviderContract:
         assert await self.find(provider, ProviderCall("another/endpoint", call.payload, "req")) is None
 
     async def test_a_job_that_failed_is_found_all_the_same(self, upstream: Upstream) -> None:
+        needs_jobs(upstream)
         upstream.fail_job()
         provider = upstream.provider()
         call = upstream.call(picture())
@@ -346,8 +313,11 @@ class ProviderContract:
         errors.append(await failure_of(upstream.provider(reachable=False).submit(upstream.call(media))))
         upstream.fail_job()
         provider = upstream.provider()
-        ticket = await provider.submit(upstream.call(media))
-        errors.append(await failure_of(provider.collect(ticket, until(10))))
+
+        async def whole() -> None:
+            await provider.collect(await provider.submit(upstream.call(media)), until(10))
+
+        errors.append(await failure_of(whole()))
         for error in errors:
             told = " ".join((error.message, error.detail, str(error), repr(error), repr(error.__dict__)))
             assert not any(secret in told for secret in upstream.secrets), told
@@ -367,6 +337,8 @@ class ProviderContract:
     async def test_cancelling_the_task_leaves_nothing_behind(self, upstream: Upstream, step: str) -> None:
         if step == "upload" and upstream.uploads_above is None:
             pytest.skip("it never uploads")
+        if step == "job":
+            needs_jobs(upstream)
         media = large_picture(upstream.uploads_above or 0) if step == "upload" else picture()
         call = upstream.call(media)
         provider = upstream.provider()
