@@ -219,7 +219,8 @@ class Dispatcher:
             ticket = await discreet(order.plan, lambda: order.provider.submit(sent))
         except ProviderError as error:
             verdict = Verdict(fault=error.fault)
-            if error.accepted is False:
+            # Surely no job, or one that is over by the provider's own word and costs nothing.
+            if error.accepted is False or (error.accepted is True and error.charged is False):
                 await self._journal.move(job, "failed", cost=Decimal(0), verdict=verdict)
                 raise
             await self._journal.move(job, "ambiguous", verdict=verdict)

@@ -24,7 +24,7 @@ from app.runs import Stop
 from app.steps import Steps
 from app.types import Attempt, Call, Caller, Delivery, Plan, Quote, Slot, Terms
 from providers.base import Clock, Fault, Media, ProviderError, ProviderResult, Ticket
-from tests.fakes.clock import FakeClock, RealClock
+from providers.testing.clock import FakeClock, RealClock
 from tests.fakes.journal import journal_in
 from tests.fakes.provider import FakeProvider, Turn, hang, made, refusal, when
 
@@ -413,6 +413,8 @@ class TestJournal:
         [
             (Turn(submit=refusal(Fault.INVALID, accepted=False)), "failed"),
             (Turn(submit=refusal(Fault.UNAVAILABLE, accepted=None)), "ambiguous"),
+            (Turn(submit=refusal(Fault.UNAVAILABLE, accepted=True, charged=False)), "failed"),
+            (Turn(submit=refusal(Fault.UNAVAILABLE, accepted=True)), "ambiguous"),
             (Turn(submit=KeyError("defect")), "ambiguous"),
             (Turn(collect=refusal(Fault.REFUSED, accepted=True, charged=False)), "failed"),
             (Turn(collect=refusal(Fault.UNAVAILABLE, accepted=True, charged=False, cancelled=True)), "cancelled"),
