@@ -103,12 +103,13 @@ def _reporting(chosen: argparse.Namespace) -> int:
 def _serve(chosen: argparse.Namespace) -> int:
     from app import logs
     from app.config import load_config, unread_variables
+    from app.registry import provider_classes, provider_variables
 
     load = partial(load_config, overrides={"host": chosen.host, "port": chosen.port})
     config = load()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could reload
     logs.set_up(config.log_level, config.log_format, _secrets(config, {}))
-    for variable in unread_variables():
+    for variable in unread_variables(known=provider_variables(provider_classes(config.providers).values())):
         _say(config, logging.WARNING, f"{variable} is set, but there is no such setting")
     with ExitStack() as stack:
         settings, stand_ins = _provider_settings(config, stack, force_sandbox=chosen.sandbox)
@@ -155,7 +156,7 @@ def _secrets(config: Config, settings: Mapping[str, Mapping[str, str]]) -> list[
     from app.registry import provider_classes
     from app.tracing import secrets_of_traces
 
-    classes = provider_classes()
+    classes = provider_classes(config.providers)
     found = [text for text in secrets_of(config) if text]
     found += [settings[name][one.name] for name in settings for one in classes[name].settings if one.secret]
     return found + secrets_of_traces(os.environ)
@@ -181,10 +182,8 @@ def _provider_settings(
     from app.main import load_models
     from app.registry import RegistryError, provider_classes, sandboxes, settings_for
 
-    classes = provider_classes()
+    classes = provider_classes(config.providers)
     stand_ins = sandboxes()
-    if unknown := set(config.providers) - set(classes):
-        raise RegistryError(f"providers.{min(unknown)}: no such provider (installed: {', '.join(sorted(classes))})")
     found: dict[str, dict[str, str]] = {}
     replaced: set[str] = set()
     for name in load_models(config, classes).providers():
@@ -311,7 +310,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     from app.types import Caller, EditRequest, Given
 
     config = load_config()
-    model = load_models(config, provider_classes()).require(chosen.model).model
+    model = load_models(config, provider_classes(config.providers)).require(chosen.model).model
     texts: list[tuple[str, str]] = []
     pictures: dict[str, list[Any]] = {}
     for word in chosen.params:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -196,7 +196,8 @@ class Config(Strict):
     storage: StorageSettings = StorageSettings()
     metrics: MetricsSettings = MetricsSettings()
     providers: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="Settings of the adapters, by provider and name."
+        default_factory=dict,
+        description="Settings of the adapters, by provider and name; `adapter` makes another instance of one.",
     )
 
     @field_validator("signing_keys")
@@ -250,11 +251,17 @@ def check_open(config: Config, *, has_keys: bool) -> None:
     )
 
 
-def unread_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """IMAGEGATE_ variables that are set and that nothing reads: typos, most likely."""
+def unread_variables(environ: Mapping[str, str] | None = None, known: Iterable[str] = ()) -> list[str]:
+    """IMAGEGATE_ variables that are set and that nothing reads: typos, most likely. `known` are those that others than
+    the settings read."""
     environ = os.environ if environ is None else environ
-    known = {"IMAGEGATE_CONFIG", *_variables(Config, "IMAGEGATE"), *(name + SUFFIX for name in secret_variables())}
-    return sorted(name for name in environ if name.startswith("IMAGEGATE_") and environ[name] and name not in known)
+    read = {
+        *known,
+        "IMAGEGATE_CONFIG",
+        *_variables(Config, "IMAGEGATE"),
+        *(name + SUFFIX for name in secret_variables()),
+    }
+    return sorted(name for name in environ if name.startswith("IMAGEGATE_") and environ[name] and name not in read)
 
 
 def secret_variables() -> list[str]:

@@ -28,7 +28,7 @@ from app.config import Config, ConfigError, check_open, config_path, secret_vari
 from app.delivery import Upstream
 from app.errors import Overloaded
 from app.fields import Strict
-from app.registry import ProviderClass, RegistryError, settings_for
+from app.registry import ADAPTER, ProviderClass, RegistryError, settings_for
 from app.secretfile import secret_files
 from providers.base import Provider, Renewable
 
@@ -171,8 +171,11 @@ class Live:
         except CatalogueError as error:
             refused += str(error).splitlines()
         settings: dict[str, Mapping[str, str]] = {}
-        if unknown := sorted(set(config.providers) - set(self._classes)):
-            refused.append(f"providers.{unknown[0]}: no such provider (installed: {', '.join(sorted(self._classes))})")
+        for name in sorted(set(config.providers) - set(self._classes)):
+            if ADAPTER in config.providers[name]:
+                restart.append(f"providers.{name}")
+            else:
+                refused.append(f"providers.{name}: no such provider (installed: {', '.join(sorted(self._classes))})")
         for name in sorted({*self._running.upstreams, *(catalogue.providers() if catalogue else ())}):
             try:
                 settings[name] = self._settings_of(name, config, restart)
@@ -195,6 +198,9 @@ class Live:
             raise RegistryError(f"provider {name} lacks {needed}")
         if old is None:
             return values
+        started, now = (one.providers.get(name, {}).get(ADAPTER, name) for one in (self._started, config))
+        if started != now:
+            restart.append(f"providers.{name}.{ADAPTER}")
         restart += [
             f"providers.{name}.{s.name}" for s in kind.settings if not s.secret and values[s.name] != old[s.name]
         ]

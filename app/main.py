@@ -135,7 +135,7 @@ def build(
 
     Raises ConfigError, CatalogueError, RegistryError.
     """
-    classes = provider_classes()
+    classes = provider_classes(config.providers)
     files = model_files(classes)
     catalogue = load_models(config, classes, files)
     clock = SystemClock()

@@ -5,11 +5,13 @@ not keep the contract stops the start.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.secretfile import SecretFileError, given_secret
+from app.secretfile import SUFFIX, SecretFileError, given_secret
 from providers.base import Clock, Importer, Provider, Sandbox, Setting
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 PROVIDERS = "imagegate.providers"
 SANDBOXES = "imagegate.sandboxes"
 IMPORTERS = "imagegate.importers"
+ADAPTER = "adapter"  # under providers.<name>: the adapter that goes by a name of its own there
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 class RegistryError(Exception):
@@ -34,9 +38,33 @@ class ProviderClass(Protocol):
         """An adapter, ready for requests."""
 
 
-def provider_classes() -> dict[str, ProviderClass]:
-    """Every installed adapter, by name. Raises RegistryError."""
-    return {name: _checked(name, loaded) for name, loaded in _load(PROVIDERS).items()}
+def provider_classes(configured: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, ProviderClass]:
+    """Every installed adapter by its name, and what `configured` (the setting `providers`) makes of them under further
+    names: `{local: {adapter: openai_compatible, …}}`. Raises RegistryError."""
+    installed = {name: _checked(name, loaded) for name, loaded in _load(PROVIDERS).items()}
+    found = dict(installed)
+    for name, settings in (configured or {}).items():
+        adapter = settings.get(ADAPTER, name)
+        if adapter != name:
+            found[name] = _instance(name, adapter, installed)
+        elif name not in installed:
+            raise RegistryError(
+                f"providers.{name}: no such provider (installed: {', '.join(sorted(installed))}; "
+                f"`{ADAPTER}` names the one that it is an instance of)"
+            )
+    readers: dict[str, str] = {}
+    for name in sorted(found):
+        for one in found[name].settings:
+            if other := readers.get(one.env):
+                raise RegistryError(f"providers.{name}: {one.env} is a setting of {other}, too: choose another name")
+            readers[one.env] = name
+    return found
+
+
+def provider_variables(classes: Iterable[ProviderClass]) -> set[str]:
+    """The environment variables that adapters read."""
+    settings = [one for kind in classes for one in kind.settings]
+    return {one.env for one in settings} | {one.env + SUFFIX for one in settings if one.secret}
 
 
 def sandboxes() -> dict[str, Sandbox]:
@@ -60,7 +88,7 @@ def settings_for(
     environ = os.environ if environ is None else environ
     known = provider.settings
     for key in configured:
-        if key not in {setting.name for setting in known}:
+        if key != ADAPTER and key not in {setting.name for setting in known}:
             options = ", ".join(setting.name for setting in known)
             raise RegistryError(f"providers.{provider.name}.{key}: no such setting (known: {options})")
     try:
@@ -69,6 +97,23 @@ def settings_for(
         raise RegistryError(f"providers.{provider.name}: {error}") from None
     values = {one.name: given[one.name] or configured.get(one.name) or one.default for one in known}
     return values, [setting for setting in known if setting.required and not values[setting.name]]
+
+
+def _instance(name: str, adapter: str, installed: Mapping[str, ProviderClass]) -> ProviderClass:
+    """The adapter under another name, with environment variables of its own: IMAGEGATE_PROVIDERS_<NAME>_<SETTING>."""
+    if adapter not in installed:
+        raise RegistryError(f"providers.{name}.{ADAPTER}: no {adapter!r} (installed: {', '.join(sorted(installed))})")
+    if name in installed:
+        raise RegistryError(f"providers.{name}.{ADAPTER}: {name} is the name of an adapter: choose another")
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"providers.{name}: a name has letters a-z, digits and _, and starts with a letter")
+    kind: Any = installed[adapter]
+    settings = tuple(
+        replace(one, env=f"IMAGEGATE_PROVIDERS_{name.upper()}_{one.name.upper()}") for one in kind.settings
+    )
+    named: Any = type(kind.__name__, (kind,), {"name": name, "settings": settings})
+    checked: ProviderClass = named
+    return checked
 
 
 def _load(group: str) -> dict[str, Any]:

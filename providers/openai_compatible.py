@@ -18,7 +18,17 @@ from urllib.parse import quote
 import httpx2
 import pybase64
 
-from providers.base import Clock, Fault, ProviderCall, ProviderError, ProviderResult, ResultImage, Setting, Ticket
+from providers.base import (
+    Clock,
+    Fault,
+    Media,
+    ProviderCall,
+    ProviderError,
+    ProviderResult,
+    ResultImage,
+    Setting,
+    Ticket,
+)
 from providers.http import Answer, json_body, media_in, origin, send, split_origins
 from providers.multipart import form
 from providers.openai_errors import failure
@@ -26,7 +36,8 @@ from providers.openai_errors import failure
 RESULT_LIMIT = 192 << 20  # bytes of an answer; pictures in it are base64
 _HEADER = re.compile(r"[!-~]+")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_TRUE = frozenset({"true", "1", "yes", "on"})
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+_EDITS = ("form", "base64", "data_uri")
 
 
 class OpenAICompatible:
@@ -35,8 +46,8 @@ class OpenAICompatible:
     name: ClassVar[str] = "openai_compatible"
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(
-            "url",
-            "OPENAI_COMPATIBLE_URL",
+            "base_url",
+            "OPENAI_COMPATIBLE_BASE_URL",
             "Base URL, such as https://api.openai.com/v1; `{model}` in it is the endpoint of the model's file.",
             required=True,
         ),
@@ -49,6 +60,12 @@ class OpenAICompatible:
         ),
         Setting("query", "OPENAI_COMPATIBLE_QUERY", "Query of every request, such as api-version=2025-04-01-preview."),
         Setting("send_model", "OPENAI_COMPATIBLE_SEND_MODEL", "Whether `model` is sent: true or false.", "true"),
+        Setting(
+            "edits",
+            "OPENAI_COMPATIBLE_EDITS",
+            "How pictures travel: `form` to images/edits; `base64` or `data_uri` in JSON to images/generations.",
+            "form",
+        ),
         Setting("seconds", "OPENAI_COMPATIBLE_SECONDS", "Time that one request may take as a whole.", "600"),
         Setting(
             "media_origins",
@@ -63,18 +80,24 @@ class OpenAICompatible:
     def __init__(self, settings: Mapping[str, str], http: httpx2.AsyncClient, clock: Clock) -> None:
         """Raises ValueError for settings that cannot be used."""
         self.label = settings["label"]
-        self._url = settings["url"].rstrip("/")
+        self._url = settings["base_url"].rstrip("/")
         own = origin(self._url.replace("{model}", "model"))
         if not own or "?" in self._url or "#" in self._url:
-            raise ValueError("url must be an http(s) URL, without a user or a query in it")
+            raise ValueError("base_url must be an http(s) URL, without a user or a query in it")
         self.media_origins = split_origins(settings["media_origins"]) | {own}
         self._own = own
         self._query = f"?{settings['query'].lstrip('?')}" if settings["query"] else ""
-        self._send_model = settings["send_model"].strip().lower() in _TRUE
+        said = settings["send_model"].strip().lower()
+        if said not in _TRUE | _FALSE:
+            raise ValueError("send_model must be true or false")
+        self._send_model = said in _TRUE
         try:
             self._seconds = float(settings["seconds"])
         except ValueError:
             raise ValueError("seconds must be a number") from None
+        self._edits = settings["edits"].strip()
+        if self._edits not in _EDITS:
+            raise ValueError(f"edits must be one of {', '.join(_EDITS)}")
         self._key = settings["key"].strip()
         header = settings["key_header"].strip().lower()
         if self._key and not _HEADER.fullmatch(self._key):
@@ -96,12 +119,13 @@ class OpenAICompatible:
         job = secrets.token_hex(16)
         headers = {**self._headers, "Accept": "application/json", "Idempotency-Key": job}
         content: Any
-        if any(True for _ in media_in(payload)):
+        pictures = list(media_in(payload))
+        if pictures and self._edits == "form":
             path, body = "images/edits", form(payload)
             content, headers["Content-Type"] = body, body.content_type
             headers["Content-Length"] = str(body.length)
         else:
-            path, text = "images/generations", json_body(payload, {})
+            path, text = "images/generations", json_body(payload, await self._written(pictures))
             content, headers["Content-Type"] = text.content, "application/json"
             headers["Content-Length"] = str(text.length)
         if not call.wanted():
@@ -138,6 +162,13 @@ class OpenAICompatible:
     async def cancel(self, ticket: Ticket) -> bool:
         """There is nothing left to stop: the job is over when its ticket is there."""
         return False
+
+    async def _written(self, pictures: list[Media]) -> dict[Media, bytes]:
+        """What stands for each picture in JSON, where that is no data URI: its address, or base64 by itself."""
+        if self._edits != "base64":
+            return {}
+        at_hand = [media for media in pictures if media.url is None]
+        return await asyncio.to_thread(lambda: {media: pybase64.b64encode(media.blob.read()) for media in at_hand})
 
     def _read(self, answer: Answer) -> ProviderResult:
         """Blocks. Raises ProviderError MALFORMED: the job is done, and perhaps paid for."""

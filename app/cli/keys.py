@@ -70,7 +70,7 @@ def run(chosen: argparse.Namespace) -> int:
     from app.store.keys import KeyStore
 
     config = load_config()
-    catalogue = load_models(config, provider_classes())
+    catalogue = load_models(config, provider_classes(config.providers))
 
     async def work() -> list[Key]:
         database = await open_database(config.database_url.get_secret_value(), config.data_dir)

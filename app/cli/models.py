@@ -17,14 +17,14 @@ from app.registry import provider_classes
 
 def show() -> int:
     """All models, a line each."""
-    for model in load_models(load_config(), provider_classes()):
+    for model in _configured():
         print(f"{model.id:40} {', '.join(model.modes):24} {', '.join(offer.provider for offer in model.offers)}")
     return 0
 
 
 def table(names: Iterable[str]) -> int:
     """The parameters of models, as the README shows them."""
-    catalogue = load_models(load_config(), provider_classes())
+    catalogue = _configured()
     for name in names:
         print(markdown(catalogue.require(name).model.offers[0]))
     return 0
@@ -33,16 +33,22 @@ def table(names: Iterable[str]) -> int:
 def check(paths: Iterable[str]) -> int:
     """Judge files by themselves and folders as wholes, each as if they were `models_dir`; without any, what is
     configured. All that is wrong is said; 1 if anything is."""
-    classes = provider_classes()
+    config = load_config()
+    classes = provider_classes(config.providers)
     files = model_files(classes)
     chosen = [Path(path) for path in paths]
     if not chosen:
         try:
-            return _report("configured", {model.id: model for model in load_models(load_config(), classes, files)}, [])
+            return _report("configured", {model.id: model for model in load_models(config, classes, files)}, [])
         except CatalogueError as error:
             return _report("configured", {}, error.problems)
     builtin = {id: model for id, (_, model) in read_folder(files, HERE / "models")[0].items()}
     return max(_report(str(path), *_judge(path, builtin, files)) for path in chosen)
+
+
+def _configured() -> Catalogue:
+    config = load_config()
+    return load_models(config, provider_classes(config.providers))
 
 
 def _judge(path: Path, builtin: Mapping[str, Model], files: ModelFiles) -> tuple[dict[str, Model], list[Problem]]:

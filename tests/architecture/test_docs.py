@@ -30,6 +30,7 @@ def test_every_recording_that_is_named_exists_and_all_clients_of_the_reference_a
 
 def test_every_variable_that_a_page_names_is_in_the_settings() -> None:
     from app.config import Config, Limits, LogSettings, MetricsSettings, Results, StorageSettings, secret_variables
+    from app.registry import provider_classes, provider_variables
 
     known = {f"IMAGEGATE_{name.upper()}" for name in Config.model_fields}
     known |= {f"IMAGEGATE_LIMITS_{name.upper()}" for name in Limits.model_fields}
@@ -38,6 +39,8 @@ def test_every_variable_that_a_page_names_is_in_the_settings() -> None:
     known |= {f"{name}_FILE" for name in secret_variables()}
     known |= {f"IMAGEGATE_METRICS_{name.upper()}" for name in MetricsSettings.model_fields}
     known |= {f"IMAGEGATE_LOG_{name.upper()}" for name in LogSettings.model_fields}
+    local = provider_classes({"local": {"adapter": "openai_compatible"}})["local"]
+    known |= provider_variables([local])  # an instance, as docs/providers.md has it
     pages = {
         page.name: set(re.findall(r"\bIMAGEGATE_[A-Z_]+\b", page.read_text("utf-8"))) for page in DOCS.glob("*.md")
     }

@@ -18,7 +18,7 @@ DEAD = "http://127.0.0.1:9/v1"  # discard: nobody listens
 
 
 def settings(url: str, **changes: str) -> dict[str, str]:
-    return {one.name: one.default for one in OpenAICompatible.settings} | {"url": url, "key": KEY} | changes
+    return {one.name: one.default for one in OpenAICompatible.settings} | {"base_url": url, "key": KEY} | changes
 
 
 class OpenAIUpstream:
