@@ -58,13 +58,17 @@ class _Row(Strict):
         return _unless(wrong, self)
 
 
-class Passthrough(_Row):
+class _Sent(_Row):
+    along: dict[str, Any] = Field(default_factory=dict)  # the provider's fields that it needs beside it, unless given
+
+
+class Passthrough(_Sent):
     """Sent as it is."""
 
     how: Literal["passthrough"]
 
 
-class Renamed(_Row):
+class Renamed(_Sent):
     """The same value under the provider's own name."""
 
     how: Literal["renamed"]
@@ -181,6 +185,7 @@ class Offer(Strict):
     price: Price | None = None  # None: unknown, and said so; never zero
     accepts: Accepts = Accepts()
     sizing: Sizing | None = None
+    constants: dict[str, Any] = Field(default_factory=dict)  # the provider's fields that every call has alike
     params: dict[str, Row]
 
     @cached_property
@@ -211,6 +216,10 @@ class Offer(Strict):
             for name in by_dimensions
             if self.params[name].type != "string"
         ]
+        for name, row in self.params.items():
+            written = name if row.how == "passthrough" else field_of(row)
+            if written in self.constants:
+                wrong.append(f"row {name}: writes {written}, which is among constants")
         taken: dict[str, str] = {}
         for name, row in self.params.items():
             for alias in row.aliases:

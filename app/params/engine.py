@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.catalogue.schema import Emulated, Offer, Row, field_of
+from app.catalogue.schema import Emulated, Offer, Passthrough, Renamed, Row, field_of
 from app.errors import InvalidValue, MissingParameter, TooManyImages, UnknownParameter, UnsupportedParameter
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS, LOSSY, Situation
@@ -41,7 +41,7 @@ class _Draft:
 def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     """The request as this offer will run it. Pure. Raises InvalidRequest and its kin, naming the caller's own word."""
     typed, extra = _typed(request, offer)
-    draft = _Draft(delivery=Delivery(base_url=request.base_url))
+    draft = _Draft(dict(offer.constants), delivery=Delivery(base_url=request.base_url))
     images = _images(typed)
     _apply_rows(draft, typed, offer)
     _convert(draft, typed, offer, images)
@@ -49,6 +49,7 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     for name, value in extra.items():
         draft.fields[name] = value.value
         draft.notes.append(Note(name, "passthrough", name, "not a known parameter: sent as it is", value.spelled))
+    _accompany(draft, typed, offer)
     calls = tuple(_calls(draft, offer))
     if len(calls) > 1:
         why = "moves by one for each picture, starting over past its maximum"
@@ -85,6 +86,10 @@ def _assign(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[
     for name, value in request.params.items():
         row_name = words.get(name)
         if row_name is None:
+            if name in offer.constants:
+                raise UnsupportedParameter(
+                    f"Unsupported parameter: '{value.spelled}': it is fixed for this model.", param=value.spelled
+                )
             _check_extra(value, strict=request.strict)
             extra[name] = value
         elif row_name in given:
@@ -159,6 +164,20 @@ def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer) -> None
                 else:
                     draft.fields[to], why = value.value, ""
                 draft.notes.append(Note(name, row.how, to, why, value.spelled))
+
+
+def _accompany(draft: _Draft, typed: Mapping[str, Given], offer: Offer) -> None:
+    """What a given parameter needs beside it, where nothing else has written that field."""
+    for name in typed:
+        row = offer.params[name]
+        if not isinstance(row, Passthrough | Renamed):
+            continue
+        for companion, value in row.along.items():
+            if companion in draft.fields:
+                continue
+            draft.fields[companion] = value
+            why = f"sent with {companion}={value!r}, which it needs"
+            draft.notes = [replace(note, why=why) if note.name == name else note for note in draft.notes]
 
 
 def _pictures(draft: _Draft, name: str, row: Row, value: Given, offer: Offer) -> tuple[Any, str]:
