@@ -310,7 +310,8 @@ def _plan(chosen: argparse.Namespace) -> int:
     from app.types import Caller, EditRequest, Given
 
     config = load_config()
-    model = load_models(config, provider_classes(config.providers)).require(chosen.model).model
+    found = load_models(config, provider_classes(config.providers)).require(chosen.model)
+    model = found.model
     texts: list[tuple[str, str]] = []
     pictures: dict[str, list[Any]] = {}
     for word in chosen.params:
@@ -339,7 +340,7 @@ def _plan(chosen: argparse.Namespace) -> int:
         config.strict,
         config.results.response_format,
     )
-    for offer in model.offers:
+    for offer in found.doing(model.modes[0]).offers:
         plan = compile_plan(request, model.id, offer)
         quote = pricing.quote(plan)
         print(json.dumps({"provider": offer.provider, **wire.plan(plan)}, indent=2, ensure_ascii=False))

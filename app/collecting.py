@@ -56,6 +56,7 @@ class Order(Generic[T]):
     pictures: tuple[Media, ...]
     deadline: float  # on the clock's monotonic scale
     keep_results_seconds: int
+    tries: int  # submits of a call at most, where surely no job was made
     stop: Stop
     attempts: list[Attempt]  # every attempt is entered, also those that nobody waits for any more
     steps: Steps

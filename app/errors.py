@@ -25,7 +25,8 @@
     ├── RateLimited 429
     ├── Cancelled 499 (nobody is there to read it) · InternalError 500 · Overloaded 503
     └── ProviderFailure               its message says whether the provider charged
-        ├── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured, UpstreamAmbiguous 502 · ProviderTimeout 504
+        ├── ProviderUnavailable, ProviderBadResponse, ProviderMisconfigured, UpstreamAmbiguous, AllProvidersFailed 502
+        ├── ProviderTimeout 504
         └── ProviderOut 503           nothing was sent: the provider has failed too often just now
 
 Those that an API key's limits bring (402, 403) are in `app.denials`. `message` and `param` are public; `detail` is for
@@ -354,6 +355,12 @@ class ProviderOut(ProviderFailure):
 
     status = 503
     code = "provider_unavailable"
+
+
+class AllProvidersFailed(ProviderFailure):
+    """Each of the model's providers was tried."""
+
+    code = "all_providers_failed"
 
 
 class ProviderTimeout(ProviderFailure):

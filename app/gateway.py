@@ -10,26 +10,29 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from app import pricing
 from app.caretaker import Caretaker
 from app.catalogue.load import Catalogue, Found
-from app.catalogue.schema import field_of
+from app.catalogue.schema import Offer
 from app.collecting import Order
 from app.conclusion import Concluder
 from app.config import Config
 from app.delivery import Keep, Upstream
 from app.denials import ModelNotAllowed, PriceUnknown
-from app.dispatch import Dispatcher, Done
+from app.dispatch import SUBMIT_TRIES, SUBMIT_TRIES_BEFORE_NEXT, Dispatcher
 from app.errors import (
-    Cancelled,
     GatewayError,
     InternalError,
     Overloaded,
-    UnsupportedMode,
+    ProviderMisconfigured,
+    ProviderOut,
+    bare,
 )
-from app.faults import from_provider
+from app.events import events_of
+from app.failover import all_failed, lets_next_try, was_in_vain
 from app.harvest import Harvest, Harvester
 from app.jobs import DAY_SECONDS, Job, Journal, fingerprint
 from app.limits import Rates
@@ -38,18 +41,16 @@ from app.media.pool import MediaPool
 from app.media.prepare import begin_preparing
 from app.params.engine import check_parameters, compile_plan
 from app.records import MaskKeys
-from app.recovery import Recovery
+from app.recovery import Fates, Recovery
 from app.replay import Replayer, kept_seconds
 from app.runs import Run, Runs
 from app.steps import Steps
 from app.store.jobs import Move, RequestRow
 from app.tally import Tally
-from app.types import Artefact, Call, Caller, EditRequest, Failure, Plan, Quote, Terms
-from providers.base import Clock, Media, ProviderError, ProviderResult, Ticket
+from app.types import Call, Caller, EditRequest, Failure, Plan, Quote, Terms
+from providers.base import Clock, Media, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.gateway")
-
-MODE_WORDS = {"image-edit": "image editing", "text-to-image": "text-to-image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,14 @@ class Prepared:
     plan: Plan
     quote: Quote
     upstream: Upstream
+    alternatives: tuple[Prepared, ...] = ()  # by the model's other offers that can do it, in their order
+    unable: tuple[tuple[Offer, GatewayError], ...] = ()  # those that cannot, and why
+
+    @property
+    def reserve(self) -> Decimal | None:
+        """What it may cost at most, whichever offer does it."""
+        totals = [one.quote.total for one in (self, *self.alternatives)]
+        return max((total for total in totals if total is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +130,29 @@ class Gateway:
     def prepare(self, request: EditRequest) -> Prepared:
         """Compile and price. Pure; raises what the caller has to mend."""
         found = self._find(request)
-        offer = found.offers[0]
-        plan = compile_plan(request, found.model.id, offer)
-        words = {note.name: note.spelled for note in plan.notes if note.spelled}
-        check_delivery(
-            plan.delivery,
-            format_word=words.get("output_format", "output_format"),
-            size_word=next((words[name] for name in ("size", "width", "height") if name in words), "size"),
-        )
-        upstream, content = self._upstreams[offer.provider], fingerprint(request)
-        return Prepared(request.id, request.caller, request.terms, content, plan, pricing.quote(plan), upstream)
+        content = fingerprint(request)
+
+        def by(offer: Offer) -> Prepared:
+            plan, upstream = compile_plan(request, found.model.id, offer), self._upstreams[offer.provider]
+            _check_delivery(plan)
+            return Prepared(request.id, request.caller, request.terms, content, plan, pricing.quote(plan), upstream)
+
+        first = by(found.offers[0])  # what it cannot do is for the caller to mend
+        if found.forced or len(found.offers) == 1:
+            return first
+        others, unable = list[Prepared](), list[tuple[Offer, GatewayError]]()
+        for offer in found.offers[1:]:
+            try:
+                others.append(by(offer))
+            except GatewayError as error:
+                unable.append((offer, bare(error)))
+        if request.caller.has_budget:  # what is not known cannot be held against it
+            others = [one for one in others if one.quote.total is not None]
+        return replace(first, alternatives=tuple(others), unable=tuple(unable))
 
     def _find(self, request: EditRequest) -> Found:
-        found = self.catalogue.require(request.model)
-        if request.mode not in found.model.modes:
-            raise UnsupportedMode(
-                f"Model '{found.model.id}' does not support {MODE_WORDS[request.mode]}. "
-                f"Supported modes: {', '.join(found.model.modes)}.",
-                param="model",
-            )
+        """The model, and those of its offers that do what is asked."""
+        found = self.catalogue.require(request.model).doing(request.mode)
         if not request.caller.may_use(found.model.id):
             raise ModelNotAllowed(f"Your API key may not use the model '{found.model.id}'.", param="model")
         return found
@@ -175,10 +188,12 @@ class Gateway:
         error: GatewayError | None = None
         deliverer, opened = prepared.upstream.deliverer, False
         moves: list[Move] = []
+        tried: list[tuple[str, GatewayError]] = []
         try:
             if (earlier := await self._replayer.earlier(run)) is not None:
                 await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
                 return
+            prepared = self._able(prepared)
             with steps.measure("prepare"):
                 pictures, mask = await self._ready(prepared)
                 await self._rates.take_images(prepared.caller, prepared.plan.delivery.count)
@@ -188,7 +203,18 @@ class Gateway:
                 await self._replayer.replay(run, earlier, deliverer, self._seconds(prepared.terms))
                 return
             run.begin()
-            await self._execute(run, prepared, pictures, tally, steps, moves, began)
+            while failed := await self._execute(run, prepared, pictures, tally, steps, moves, began):
+                tried.append((prepared.upstream.provider.label, failed[0].error))
+                prepared = replace(prepared.alternatives[0], alternatives=prepared.alternatives[1:])
+                try:
+                    prepared = self._able(prepared)
+                except (ProviderOut, ProviderMisconfigured) as out:
+                    raise all_failed([*tried, (prepared.upstream.provider.label, out)]) from None
+                log.warning("%s: goes on at %s", run.id, prepared.upstream.provider.name)
+                pictures = await self._pictures(prepared.plan)
+                await self._journal.replan(prepared.id, prepared.plan, prepared.quote, mask)
+            if tried and not tally.made and all(map(was_in_vain, tally.failed)):
+                raise all_failed([*tried, (prepared.upstream.provider.label, tally.failed[0].error)])
         except asyncio.CancelledError:
             await self._runs.end(run, Overloaded("The gateway is stopping.", retry_after=1, should_retry=False))
             raise
@@ -203,6 +229,21 @@ class Gateway:
             error = InternalError("The gateway failed. The request id is in x-request-id.", should_retry=False)
         await self._concluder.conclude(run, prepared.plan, prepared.quote, tally, began, error, moves, opened=opened)
 
+    def _able(self, prepared: Prepared) -> Prepared:
+        """By the first of the offers that is not out at the moment. Raises what keeps the first of them out, if all
+        are."""
+        error: GatewayError | None = None
+        alternatives = (prepared, *prepared.alternatives)
+        for number, one in enumerate(alternatives, 1):
+            try:
+                self._dispatcher.check(one.plan, one.caller)
+            except (ProviderOut, ProviderMisconfigured) as out:
+                error = error or out
+                continue
+            return replace(one, alternatives=alternatives[number:])
+        assert error is not None
+        raise error
+
     async def _ready(self, prepared: Prepared) -> tuple[tuple[Media, ...], MaskKeys | None]:
         """Everything that can fail before something is bought. The inputs as the provider can read them, without
         metadata; what the gateway itself will have to decode later is decoded once now, and kept."""
@@ -213,18 +254,20 @@ class Gateway:
                 param="model",
             )
         deliverer.check_room(plan.delivery)
-        self._dispatcher.check(plan, prepared.caller)
         step, mask = plan.delivery.mask, None
         if step is not None:
             for check in mask_checks(step):
                 await self._pool.work(check)
-        pictures = tuple(await asyncio.gather(*(self._pool.run(begin_preparing, one) for one in plan.inputs)))
+        pictures = await self._pictures(plan)
         if step is not None:
             seconds = self._config.repeats.keep_seconds
             original = await deliverer.keep_input(step.original, seconds)
             mask = MaskKeys(original, await deliverer.keep_input(step.mask, seconds))
             self._recovery.keeps(prepared.id, mask, prepared.upstream)
         return pictures, mask
+
+    async def _pictures(self, plan: Plan) -> tuple[Media, ...]:
+        return tuple(await asyncio.gather(*(self._pool.run(begin_preparing, one) for one in plan.inputs)))
 
     async def _open(self, prepared: Prepared, mask: MaskKeys | None) -> RequestRow | None:
         return await self._journal.open(
@@ -237,6 +280,7 @@ class Gateway:
             seconds=self._seconds(prepared.terms),
             keep_seconds=self._config.repeats.keep_seconds,
             mask=mask,
+            reserve=prepared.reserve,
         )
 
     def _seconds(self, terms: Terms) -> float:
@@ -251,8 +295,9 @@ class Gateway:
         steps: Steps,
         moves: list[Move],
         began: float,
-    ) -> None:
-        """Buy, and deliver. What is still to be entered in the journal with the answer is added to `moves`."""
+    ) -> list[Failure]:
+        """Buy, and deliver. What is still to be entered in the journal with the answer is added to `moves`. Gives the
+        failures of all pictures if they leave it to the next offer, and then has told nobody of them."""
         plan, upstream, terms = prepared.plan, prepared.upstream, prepared.terms
         deadline = began + self._seconds(terms)
         log_seconds = self._config.log.payload_days * DAY_SECONDS if self._config.log.pictures else 0.0
@@ -285,19 +330,29 @@ class Gateway:
             pictures=pictures,
             deadline=deadline,
             keep_results_seconds=max(self._config.results.url_seconds, int(kept_seconds(self._config.repeats, terms))),
+            tries=SUBMIT_TRIES_BEFORE_NEXT if prepared.alternatives else SUBMIT_TRIES,
             stop=run.stop,
             attempts=tally.attempts,
             steps=steps,
             finish=finish,
-            fates=_Fates(self._recovery, prepared.id, plan),
+            fates=Fates(self._recovery, prepared.id, plan),
             most=prepared.caller.concurrent_jobs,
             price=None if prepared.quote.total is None else prepared.quote.total / plan.delivery.count,
         )
+        held: list[Failure] = []  # failures that nobody needs to know of if the next offer does it
+        holding = bool(prepared.alternatives)
         async with aclosing(self._dispatcher.run(order)) as calls:
             async for done in calls:
-                for event in _events(plan, done):
+                holding = holding and lets_next_try(done.error) and not run.stop.wanted
+                events = events_of(plan, done)
+                if holding:
+                    held += [event for event in events if isinstance(event, Failure)]
+                    continue
+                for event in (*held, *events):
                     tally.add(event)
                     await run.tell(event)
+                held.clear()
+        return held
 
     # ---- beginning and end
 
@@ -326,49 +381,11 @@ class Gateway:
         await self._caretaker.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Fates:
-    """What became of one request's jobs is for the recovery to find out."""
-
-    recovery: Recovery
-    request_id: str
-    plan: Plan
-
-    def follow(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
-        self.recovery.follow(self.request_id, self.plan, job, ticket, cancelling=cancelling)
-
-    def hold(self) -> None:
-        self.recovery.hold(self.request_id)
-
-    async def release(self) -> None:
-        await self.recovery.release(self.request_id)
-
-
-def _events(plan: Plan, done: Done[Harvest]) -> tuple[Artefact | Failure, ...]:
-    """One call's end, picture by picture."""
-    if done.finished is not None:
-        return done.finished.events
-    assert done.error is not None
-    error = done.error
-    charged: bool | None = None if isinstance(error, Cancelled | InternalError) else False
-    if isinstance(error, ProviderError):
-        charged = error.charged
-        word = _callers_word(plan, error.field)
-        error = from_provider(error, param=word, picture=_is_picture(plan, error.field))
-    first, count = done.call.first, done.call.count
-    return tuple(Failure(index, error, charged) for index in range(first, first + count))
-
-
-def _callers_word(plan: Plan, field: str | None) -> str | None:
-    """The provider's word for a field, back in the caller's own."""
-    if field is None:
-        return None
-    for note in plan.notes:
-        if note.sent_as == field and note.spelled:
-            return note.spelled
-    return next((note.name for note in plan.notes if note.sent_as == field), field)
-
-
-def _is_picture(plan: Plan, field: str | None) -> bool:
-    """Whether the provider's field holds pictures."""
-    return any(field_of(row) == field and row.type in ("image", "images") for row in plan.offer.params.values())
+def _check_delivery(plan: Plan) -> None:
+    """Whether what is owed can be made of a picture at all. Raises InvalidRequest, in the caller's own words."""
+    words = {note.name: note.spelled for note in plan.notes if note.spelled}
+    check_delivery(
+        plan.delivery,
+        format_word=words.get("output_format", "output_format"),
+        size_word=next((words[name] for name in ("size", "width", "height") if name in words), "size"),
+    )

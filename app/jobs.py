@@ -31,7 +31,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -120,6 +120,7 @@ class Journal:
         seconds: float,
         keep_seconds: float,
         mask: MaskKeys | None = None,
+        reserve: Decimal | None = None,
     ) -> RequestRow | None:
         """Enter a request, and with it reserve what it may cost; None. If its Idempotency-Key is taken, the request
         that has it. Raises Overloaded, InsufficientQuota."""
@@ -137,7 +138,7 @@ class Journal:
             keep_until=now + seconds + keep_seconds,  # counted anew when it is answered
             plan=dump_plan(plan, mask),
             quote=dump_quote(quote),
-            reserve=None if quote.total is None else micros(quote.total),
+            reserve=None if reserve is None else micros(reserve),
             caller_name=caller.name,
             model=plan.model,
             provider=plan.offer.provider,
@@ -160,6 +161,17 @@ class Journal:
         if isinstance(found, OverBudget):
             raise _over_budget(found)
         return found
+
+    async def replan(self, id: str, plan: Plan, quote: Quote, mask: MaskKeys | None) -> None:
+        """A request of which nothing was bought goes to another offer. Raises Overloaded."""
+        text, price = dump_plan(plan, mask), dump_quote(quote)
+        unwritten = self._unwritten.get(id)
+        if unwritten is not None:
+            other = replace(unwritten, plan=text, quote=price, provider=plan.offer.provider, currency=quote.currency)
+            self._unwritten[id] = other
+            return
+        self._must_be_up_to_date()
+        await self._must(lambda: self.store.replan(id, text, price, plan.offer.provider, quote.currency))
 
     async def intend(
         self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any], *, reserve: Decimal | None = None

@@ -24,6 +24,8 @@ from app.api import openapi as api_openapi
 from app.api.auth import Authenticator
 from app.api.edits import edits_router
 from app.api.files import files_router
+from app.api.generations import generations_router
+from app.api.images import Images
 from app.api.keys import keys_router
 from app.api.middleware import RequestContext
 from app.api.models import models_router
@@ -278,7 +280,9 @@ def build(
         title="imagegate", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
     )
     memory = Memory(limits.memory_bytes)
-    asgi.include_router(edits_router(gateway, reader, auth, config, memory))
+    images = Images(gateway, reader, config, memory)
+    asgi.include_router(edits_router(images, auth))
+    asgi.include_router(generations_router(images, auth))
     asgi.include_router(requests_router(History(store, ReportStore(database), upstreams), auth, config.public_url))
     asgi.include_router(models_router(catalogue, labels, auth))
     asgi.include_router(keys_router(keys, auth, config.limits))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from app.delivery import Keep, Upstream
@@ -331,3 +331,21 @@ def _not_asked() -> GatewayError:
 
 def _not_known() -> GatewayError:
     return UpstreamAmbiguous("The gateway was stopped while it asked for the picture.")
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What became of one request's jobs is for the recovery to find out."""
+
+    recovery: Recovery
+    request_id: str
+    plan: Plan
+
+    def follow(self, job: Job, ticket: Ticket | None, *, cancelling: bool = False) -> None:
+        self.recovery.follow(self.request_id, self.plan, job, ticket, cancelling=cancelling)
+
+    def hold(self) -> None:
+        self.recovery.hold(self.request_id)
+
+    async def release(self) -> None:
+        await self.recovery.release(self.request_id)

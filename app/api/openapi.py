@@ -6,7 +6,7 @@ becomes of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -108,13 +108,14 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def edit_operation(models: Iterable[Model]) -> dict[str, Any]:
     """`openapi_extra` of the edits endpoint."""
-    serving = [model for model in models if "image-edit" in model.modes]
-    fields = parameters(serving, "image-edit")
+    serving, fields = _served(models, "image-edit")
+    if not serving:
+        return _operation("Edit pictures", {"application/json": _body(fields, ["model", "prompt"])})
     url = {"type": "string", "description": "A public http(s) URL or a data URI."}
     picture = {"type": "string", "format": "binary"}
     form = fields | {
         "image": fields["image"] | {"type": "array", "items": picture, "minItems": 1},
-        "mask": fields["mask"] | picture,
+        "mask": fields.get("mask", {}) | picture,
     }
     as_json = {name: field for name, field in fields.items() if name not in ("image", "mask")}
     as_json |= {
@@ -126,12 +127,35 @@ def edit_operation(models: Iterable[Model]) -> dict[str, Any]:
         },
         "image_url": url,
         "image_base64": {"type": "string", "description": "A picture as bare base64."},
-        "mask": fields["mask"] | {"anyOf": [url, {"type": "object", "properties": {"image_url": url}}]},
+        "mask": fields.get("mask", {}) | {"anyOf": [url, {"type": "object", "properties": {"image_url": url}}]},
     }
-    ids = [model.id for model in serving]
-    model_field = {"type": "string", "description": f"A model, an alias, or provider/model: {', '.join(ids)}."}
+    return _operation(
+        "Edit pictures",
+        {
+            "multipart/form-data": _body(form, ["model", "prompt", "image"]),
+            "application/json": _body(as_json, ["model", "prompt"]),
+        },
+    )
+
+
+def generation_operation(models: Iterable[Model]) -> dict[str, Any]:
+    """`openapi_extra` of the generations endpoint."""
+    _, fields = _served(models, "text-to-image")
+    body = _body(fields, ["model", "prompt"])
+    return _operation("Make pictures from words", {"application/json": body, "multipart/form-data": body})
+
+
+def _served(models: Iterable[Model], mode: Mode) -> tuple[list[Model], dict[str, Any]]:
+    """The models of this mode, and every field that one of them takes."""
+    serving = [model for model in models if mode in model.modes]
+    ids = ", ".join(model.id for model in serving) or "none is loaded"
+    model_field = {"type": "string", "description": f"A model, an alias, or provider/model: {ids}."}
+    return serving, parameters(serving, mode) | {"model": model_field}
+
+
+def _operation(summary: str, bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     return {
-        "summary": "Edit pictures",
+        "summary": summary,
         "parameters": [
             {
                 "name": "dryRun",
@@ -141,18 +165,12 @@ def edit_operation(models: Iterable[Model]) -> dict[str, Any]:
                 "description": "Price and explain the request instead of running it.",
             }
         ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": _body(form | {"model": model_field}, ["model", "prompt", "image"])},
-                "application/json": {"schema": _body(as_json | {"model": model_field}, ["model", "prompt"])},
-            },
-        },
+        "requestBody": {"required": True, "content": {kind: {"schema": body} for kind, body in bodies.items()}},
     }
 
 
-def edit_responses() -> dict[int | str, dict[str, Any]]:
-    """`responses` of the edits endpoint."""
+def responses() -> dict[int | str, dict[str, Any]]:
+    """`responses` of an endpoint that makes pictures."""
     done = {
         "description": "The pictures; a price and a plan with dryRun; events with stream.",
         "content": {
@@ -169,7 +187,7 @@ def parameters(models: Iterable[Model], mode: Mode) -> dict[str, dict[str, Any]]
     becomes: dict[str, dict[str, str]] = {}
     docs: dict[str, str] = {}
     for model in models:
-        for offer in model.offers:
+        for offer in model.offers_for(mode):
             for name, row in offer.params.items():
                 becomes.setdefault(name, {})[f"{offer.provider}/{model.id}"] = row.how
                 if row.how == "rejected":

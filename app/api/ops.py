@@ -30,17 +30,18 @@ def ops_router(
         return {"status": "ok", "version": version}
 
     async def readyz() -> JSONResponse:
-        """503 when no work can be taken: it is stopping, has no room, or no account at any provider is usable. An offer
-        that merely fails at the moment is reported, and tried again by itself; so is a bucket, and a file that was
-        refused while the old one stays in force."""
+        """503 when no work can be taken: it is stopping, has no room, or every offer that was ever asked refuses our
+        account. One that merely fails at the moment is reported, and tried again by itself; so is a bucket, and a file
+        that was refused while the old one stays in force."""
         offers, changes = catalogue.offers(), live()
-        out = {name: view for name, view in breakers.states().items() if view.state != "closed" and name in offers}
+        asked = {name: view for name, view in breakers.states().items() if name in offers}
+        out = {name: view for name, view in asked.items() if view.state != "closed"}
         problems = problems_of_gateway()
         if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
         locked = [name for name, view in out.items() if view.locked]
         trouble = storage.trouble()
-        ready = not problems and not (offers and all(offer in locked for offer in offers))
+        ready = not problems and not (asked and len(locked) == len(asked))
         body = {
             "status": "not ready" if not ready else "degraded" if out or trouble or changes["refused"] else "ready",
             "problems": problems

@@ -17,7 +17,7 @@ from app import pricing
 from app.gateway import Prepared
 from app.media.blob import in_base64
 from app.payloads import shown
-from app.types import Artefact, Delivery, Failure, Note, Outcome, Plan, Quote
+from app.types import Artefact, Attempt, Delivery, Failure, Note, Outcome, Plan, Quote
 from providers.base import Blob
 
 # Token counts mean nothing here, but OpenAI's typed clients require the object in a completed event.
@@ -108,6 +108,8 @@ def metadata(outcome: Outcome) -> dict[str, Any]:
     if len(outcome.seeds) > 1:
         found["seeds"] = list(outcome.seeds)
     found["parameters"] = [note(one) for one in receipt.notes]
+    if len({(one.provider, one.endpoint) for one in receipt.attempts}) > 1:
+        found["attempts"] = [attempt(one) for one in receipt.attempts]
     if receipt.uncertain:
         found["cost_uncertain"] = True  # a job that brought nothing may have been billed all the same
     if receipt.failures:
@@ -120,6 +122,17 @@ def note(one: Note) -> dict[str, Any]:
     return {"name": one.spelled or one.name, "how": one.how, "sent_as": one.sent_as, "why": one.why}
 
 
+def attempt(one: Attempt) -> dict[str, Any]:
+    """One upstream job, where several providers had to be tried."""
+    return {
+        "provider": one.provider,
+        "endpoint": one.endpoint,
+        "fault": one.fault,
+        "charged": one.charged,
+        "seconds": round(one.seconds, 3),
+    }
+
+
 def failure(one: Failure) -> dict[str, Any]:
     """A picture that is missing."""
     return {"index": one.index, "code": one.error.code, "message": one.error.message, "charged": one.charged}
@@ -128,7 +141,7 @@ def failure(one: Failure) -> dict[str, Any]:
 def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
     """The answer to a dry run: the price, and the plan."""
     quote, component = prepared.quote, quoted(prepared.quote)
-    return {
+    found = {
         "estimated": True,
         "model": prepared.plan.model,
         "provider": prepared.plan.offer.provider,
@@ -136,6 +149,25 @@ def estimate(prepared: Prepared, provider_name: str) -> dict[str, Any]:
         "total_cost_micros": component["total_cost"],
         "currency": quote.currency,
         "components": [component],
+        "plan": plan(prepared.plan),
+    }
+    if prepared.alternatives or prepared.unable:
+        found["alternatives"] = [alternative(one) for one in prepared.alternatives]
+        found["alternatives"] += [
+            {"provider": offer.provider, "endpoint": offer.endpoint, "impossible": error.message}
+            for offer, error in prepared.unable
+        ]
+    return found
+
+
+def alternative(prepared: Prepared) -> dict[str, Any]:
+    """Who is tried next if the first cannot do it, and what it would cost there."""
+    quote = prepared.quote
+    return {
+        "provider": prepared.plan.offer.provider,
+        "endpoint": prepared.plan.offer.endpoint,
+        "total_cost_micros": None if quote.total is None else pricing.micros(quote.total),
+        "currency": quote.currency,
         "plan": plan(prepared.plan),
     }
 
@@ -176,23 +208,24 @@ def owed(delivery: Delivery, *, mask: bool) -> dict[str, Any]:
     }
 
 
-def event(artefact: Artefact, created: int, metadata: dict[str, Any] | None = None) -> list[Piece]:
-    """One `image_edit.completed`, as OpenAI's SDKs parse it; the last event of a stream carries the metadata."""
-    body: dict[str, Any] = {"type": "image_edit.completed", "created_at": created, "index": artefact.index}
+def event(name: str, artefact: Artefact, created: int, metadata: dict[str, Any] | None = None) -> list[Piece]:
+    """One `image_edit.completed` or `image_generation.completed`, as OpenAI's SDKs parse it; the last event of a stream
+    carries the metadata."""
+    body: dict[str, Any] = {"type": f"{name}.completed", "created_at": created, "index": artefact.index}
     if artefact.width and artefact.height:
         body["size"] = f"{artefact.width}x{artefact.height}"
     if artefact.format:
         body["output_format"] = artefact.format
     body |= {"usage": _USAGE} if metadata is None else {"usage": _USAGE, "metadata": metadata}
-    start = b"event: image_edit.completed\ndata: " + _dumps(body)[:-1] + b","
+    start = b"event: %b.completed\ndata: %b," % (name.encode(), _dumps(body)[:-1])
     return _merged([start, *_members(artefact), b"}\n\n"])
 
 
-def failed_event(one: Failure, metadata: dict[str, Any] | None = None) -> bytes:
+def failed_event(name: str, one: Failure, metadata: dict[str, Any] | None = None) -> bytes:
     """A picture that is missing beside others that were made. Not nested under "error": SDKs would raise, and who
     collects events in a list would lose the pictures that were paid for."""
-    body = {"type": "image_edit.failed", **failure(one)} | ({} if metadata is None else {"metadata": metadata})
-    return b"event: image_edit.failed\ndata: " + _dumps(body) + b"\n\n"
+    body = {"type": f"{name}.failed", **failure(one)} | ({} if metadata is None else {"metadata": metadata})
+    return b"event: %b.failed\ndata: %b\n\n" % (name.encode(), _dumps(body))
 
 
 def error_event(envelope: bytes) -> bytes:

@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.catalogue.schema import Model, Offer, Row, Sizing, field_of
+from app.catalogue.schema import Mode, Model, Offer, Row, Sizing, field_of
+
+_CAPABILITIES = {"image-edit": "editing", "text-to-image": "generation"}
 
 
 def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -24,14 +26,14 @@ def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
         "name": model.name,
         "description": model.description,
         "creator_organization": model.creator,
-        "capabilities": ["editing"] if "image-edit" in model.modes else [],
+        "capabilities": [word for mode, word in _CAPABILITIES.items() if mode in model.modes],
         "modality": "image",
         "modes": list(model.modes),
         "starting_price": float(lowest.amount) if lowest else None,
         "price_unit": lowest.per if lowest else None,
         "price_currency": lowest.currency if lowest else None,
         "aliases": list(model.aliases),
-        "providers": [_offer(offer, labels) for offer in model.offers],
+        "providers": [_offer(offer, model.modes, labels) for offer in model.offers],
         "parameters": sorted(name for name, row in first.params.items() if row.how not in ("ignored", "rejected")),
     }
 
@@ -87,12 +89,13 @@ def _allowed(row: Row) -> str:
     return f"up to {row.max_length} characters" if row.max_length else ""
 
 
-def _offer(offer: Offer, labels: Mapping[str, str]) -> dict[str, Any]:
+def _offer(offer: Offer, modes: tuple[Mode, ...], labels: Mapping[str, str]) -> dict[str, Any]:
     price = offer.price
     return {
         "id": offer.provider,
         "name": labels.get(offer.provider, offer.provider),
         "endpoint": offer.endpoint,
+        "modes": list(offer.modes or modes),
         "price": None
         if price is None
         else {"per": price.per, "amount": float(price.amount), "currency": price.currency},

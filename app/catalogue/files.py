@@ -92,7 +92,7 @@ class ModelFiles:
         self._models: dict[Path, tuple[bytes, Model]] = {}  # by digest of the file and of the common rows
 
     def model(self, path: Path) -> Model:
-        """The model, its offers completed by the common rows of its first mode. Raises CatalogueError."""
+        """The model, its offers completed by the common rows of their first mode. Raises CatalogueError."""
         rows_mark, common = self._common_rows()
         text, digest = _text(path)
         mark = rows_mark + digest
@@ -157,8 +157,9 @@ def _model(file: str, text: str, common: Mapping[str, Mapping[str, Any]], names:
     if not isinstance(raw, dict):
         raise CatalogueError(Problem(f"expected a mapping, found {type(raw).__name__}", file))
     modes = raw.get("modes")
-    rows = common.get(str(modes[0]), {}) if isinstance(modes, list) and modes else {}
     for _, offer in _offers(raw):
+        own = offer.get("modes") or modes
+        rows = common.get(str(own[0]), {}) if isinstance(own, list) and own else {}
         if isinstance(offer.get("params"), dict):
             offer["params"] = {**offer["params"], **{k: v for k, v in rows.items() if k not in offer["params"]}}
     model, found = _validated(raw)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from app.catalogue.files import HERE as HERE
 from app.catalogue.files import CatalogueError as CatalogueError
 from app.catalogue.files import ModelFiles, Names, Problem
 from app.catalogue.files import load_common as load_common
-from app.catalogue.schema import Model, Offer
-from app.errors import ModelNotFound
+from app.catalogue.schema import Mode, Model, Offer
+from app.errors import ModelNotFound, UnsupportedMode
 
 log = logging.getLogger("imagegate.catalogue")
+
+MODE_WORDS: Mapping[Mode, str] = {"image-edit": "image editing", "text-to-image": "text-to-image"}
+ENDPOINTS: Mapping[Mode, str] = {"image-edit": "/images/edits", "text-to-image": "/images/generations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,20 @@ class Found:
     model: Model
     offers: tuple[Offer, ...]
     forced: bool = False
+
+    def doing(self, mode: Mode) -> Found:
+        """With those offers alone that do it, in their order. Raises UnsupportedMode."""
+        offers = tuple(offer for offer in self.offers if mode in (offer.modes or self.model.modes))
+        if not offers:
+            able = [f"{mode} ({ENDPOINTS[mode]})" for mode in self.model.modes if mode in self._modes()]
+            raise UnsupportedMode(
+                f"Model '{self.model.id}' does not support {MODE_WORDS[mode]}. Supported modes: {', '.join(able)}.",
+                param="model",
+            )
+        return replace(self, offers=offers)
+
+    def _modes(self) -> set[Mode]:
+        return {mode for offer in self.offers for mode in offer.modes or self.model.modes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ class Offer(Strict):
 
     provider: str
     endpoint: str
+    modes: tuple[Mode, ...] = ()  # what it is for; empty: all that its model does
     price: Price | None = None  # None: unknown, and said so; never zero
     accepts: Accepts = Accepts()
     sizing: Sizing | None = None
@@ -240,3 +241,18 @@ class Model(Strict):
     aliases: tuple[str, ...] = ()
     modes: tuple[Mode, ...] = Field(min_length=1)
     offers: tuple[Offer, ...] = Field(min_length=1)
+
+    def offers_for(self, mode: Mode) -> tuple[Offer, ...]:
+        """Those that do it, in their order."""
+        return tuple(offer for offer in self.offers if mode in (offer.modes or self.modes))
+
+    @model_validator(mode="after")
+    def _modes_agree(self) -> Self:
+        wrong = [f"mode {mode}: no offer does it" for mode in self.modes if not self.offers_for(mode)]
+        wrong += [
+            f"offer {offer.endpoint}: mode {mode} is none of the model's"
+            for offer in self.offers
+            for mode in offer.modes
+            if mode not in self.modes
+        ]
+        return _unless(wrong, self)

@@ -179,6 +179,16 @@ class JobStore:
                 return OverBudget(budget, needed, left)
         raise StoreError(_CHANGING)
 
+    async def replan(self, id: str, plan: str, quote: str, provider: str, currency: str) -> None:
+        """It is to be made by another offer."""
+        await self._db.run(
+            (
+                "UPDATE requests SET plan = $2, quote = $3, provider = $4, currency = $5"
+                " WHERE id = $1 AND state = 'running'",
+                (id, plan, quote, provider, currency),
+            )
+        )
+
     async def request(self, id: str) -> RequestRow | None:
         """The request of this id."""
         return await self._one("WHERE id = $1", id)

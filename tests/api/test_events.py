@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from app.api import errors
 from app.api.edits import edits_router
+from app.api.images import Images
 from app.api.middleware import RequestContext
 from app.api.pictures import PictureLoader
 from app.api.request import RequestReader
@@ -154,7 +155,9 @@ def nervous_gateway(sandbox: SandboxServer, folder: Path) -> Iterator[str]:
         public_url="",
     )
     app = FastAPI(lifespan=built.asgi.router.lifespan_context)
-    app.include_router(edits_router(built.gateway, reader, built.auth, config, Memory(0), keepalive_seconds=0.1))
+    app.include_router(
+        edits_router(Images(built.gateway, reader, config, Memory(0), keepalive_seconds=0.1), built.auth)
+    )
     errors.install(app)
     app.add_middleware(RequestContext, new_id=lambda: "req_0")
     listener = listen("127.0.0.1", 0)

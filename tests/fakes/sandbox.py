@@ -54,6 +54,8 @@ class SandboxServer:
                 lifespan="on",
                 # a stuck job must not hold up the end of a test
                 timeout_graceful_shutdown=1,
+                # the control client must not find its connection closed just as it sends
+                timeout_keep_alive=600,
                 ssl_certfile=str(certificate) if certificate else None,
                 ssl_keyfile=str(private_key) if private_key else None,
             )

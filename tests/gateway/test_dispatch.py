@@ -89,6 +89,7 @@ class Run:
             pictures=pictures,
             deadline=self.deadline,
             keep_results_seconds=600,
+            tries=SUBMIT_TRIES,
             stop=self.stop,
             attempts=self.attempts,
             steps=Steps(self.clock.monotonic),
