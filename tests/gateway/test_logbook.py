@@ -20,7 +20,7 @@ from app.store.reports import ReportStore, Selection
 from app.store.upkeep import Upkeep
 from app.types import Call, Caller, Delivery, Plan, Quote, Receipt
 from providers.base import Fault, ProviderError
-from tests.fakes.clock import RealClock
+from providers.testing.clock import RealClock
 
 pytestmark = pytest.mark.anyio
 

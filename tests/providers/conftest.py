@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.fakes.sandbox import SandboxServer
-
-pytest.register_assert_rewrite("providers.testing.contract", "providers.testing.kit", "tests.providers.upstream")
-from tests.providers.upstream import FalUpstream  # noqa: E402 - after its asserts were registered
+from tests.providers.upstream import FalUpstream
 
 
 @pytest.fixture(scope="session")
