@@ -160,15 +160,14 @@ class JobStore:
         """The same, if the budgets of the caller's key leave room for what the row reserves; else which does not."""
         needed = row.reserve or 0
         for _ in range(_OPEN_TRIES):
-            _, _, entered, holders, standing = await self._db.run(
+            *_, entered = await self._db.run(
                 money.taking_turns(row.caller, row.created),
-                _freed_key(row),
+                *([] if row.key is None else [_freed_key(row)]),
                 money.within_budget("requests", REQUEST_COLUMNS, values_of(row), row.caller, needed, row.created),
-                _holders(row),
-                money.standings([row.caller], row.created),
             )
             if entered:
                 return None
+            holders, standing = await self._db.run(_holders(row), money.standings([row.caller], row.created))
             if holders:
                 holder = RequestRow(*holders[0])
                 return None if holder.id == row.id else holder
