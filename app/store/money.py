@@ -124,7 +124,7 @@ def moved(moves: Sequence[Move]) -> list[Statement]:
     """
     if not moves:
         return []
-    mark = f"{random.getrandbits(64):016x}"  # noqa: S311 - it has to be another one, not a secret
+    mark = f"{random.getrandbits(64):016x}"  # it has to be another one, not a secret
     statements = [_move(move, mark) for move in moves]
     ended = [move for move in moves if move.to not in OPEN]
     if ended:
