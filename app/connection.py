@@ -36,6 +36,10 @@ class Reply:
         """The body in pieces, as they come. Raises Broken."""
         return self._connection.chunks()
 
+    async def read(self, limit: int) -> bytes | None:
+        """All of the body; None if it is longer than `limit` bytes: then it was read no further. Raises Broken."""
+        return await self._connection.read(limit)
+
 
 class Connection(asyncio.BufferedProtocol):
     """What asyncio calls when something happens, and what an exchange awaits."""
@@ -91,15 +95,36 @@ class Connection(asyncio.BufferedProtocol):
         """The body's pieces."""
         while True:
             while self._chunks:
-                piece = self._chunks.popleft()
-                self._queued -= len(piece) + _PIECE_COST
-                yield piece
-            if self._paused and self._transport is not None:
-                self._paused = False
-                self._transport.resume_reading()  # also after the last piece: the connection may be used again
+                yield self._taken()
+            self._read_on()
             if self._complete:
                 return
             await self._something()
+
+    async def read(self, limit: int) -> bytes | None:
+        """The body, if it is not longer than that."""
+        pieces: list[bytes] = []
+        while True:
+            while self._chunks:
+                pieces.append(self._taken())
+                limit -= len(pieces[-1])
+                if limit < 0:
+                    return None
+            self._read_on()
+            if self._complete:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            await self._something()
+
+    def _taken(self) -> bytes:
+        piece = self._chunks.popleft()
+        self._queued -= len(piece) + _PIECE_COST
+        return piece
+
+    def _read_on(self) -> None:
+        """All that came was taken. Also after the last piece: the connection may be used again."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
 
     def is_reusable(self) -> bool:
         """Whether another exchange can follow: this one went well, to its end."""

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-import httpx2
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -72,7 +71,7 @@ from app.store.reports import ReportStore
 from app.store.upkeep import Upkeep
 from app.sweeping import Sweeper
 from app.telemetry import telemetry_for
-from app.transport import Transport
+from app.transport import Client
 from providers.base import Provider
 
 log = logging.getLogger("imagegate")
@@ -149,12 +148,14 @@ def build(
     room = Room(config.limits.spool_memory_bytes)
     upstreams: dict[str, Upstream] = {}
     downloaders: list[Downloader] = []
-    clients: dict[str, httpx2.AsyncClient] = {}
+    clients: dict[str, Client] = {}
 
     def adapter(name: str, settings: Mapping[str, str]) -> Provider:
         if name not in clients:
-            transport = Transport(engine, telemetry.exchanges(name), pass_trace=config.pass_traceparent)
-            clients[name] = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=30)
+            observe, trace = telemetry.exchanges(name), config.pass_traceparent
+            clients[name] = Client(
+                engine, observe, pass_trace=trace, trust_env=False, follow_redirects=False, timeout=30
+            )
         try:
             return classes[name](settings, clients[name], clock)
         except ValueError as error:

@@ -70,7 +70,7 @@ class Wire:
         if answer.status < 400 and len(key) < 16:
             return answer  # so short a key (a stand-in's) may stand in a picture's base64 by chance
         hidden = answer.body.replace(key.encode(), b"***")
-        return Answer(answer.asked, answer.status, answer.headers, hidden)
+        return Answer(answer.asked, answer.status, answer.raw_headers, hidden)
 
 
 def lifecycle(seconds: int) -> str:

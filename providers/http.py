@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import httpx2
@@ -52,8 +52,13 @@ class Answer:
 
     asked: str
     status: int
-    headers: httpx2.Headers
+    raw_headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: bytes = field(repr=False)
+
+    @property
+    def headers(self) -> httpx2.Headers:
+        """The headers, by name in any case. Most answers are never asked for one, so they are read here."""
+        return httpx2.Headers(list(self.raw_headers))
 
     def json(self) -> Any:
         """The body as JSON, None if it is none."""
@@ -68,6 +73,19 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+class Quick(Protocol):
+    """What a client may offer beside httpx2's interface: a way past its objects for a request and an answer, which cost
+    three times as much as the exchange itself. The gateway's own client does (`app.transport`)."""
+
+    def plain(self, method: str, url: str, headers: Mapping[str, str], content: Any) -> Any | None:
+        """A request for `exchange`; None for one that has to go httpx2's way. Raises ValueError as `build_request`."""
+
+    async def exchange(
+        self, request: Any, *, connect_seconds: float, limit: int
+    ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes | None]:
+        """Status, headers and body; None for a body over `limit` bytes. Raises what `send` of httpx2 does."""
 
 
 async def send(
@@ -92,15 +110,16 @@ async def send(
     # answer, for then a job might exist. It holds three times in a row (a place in the pool, TCP, TLS), which together
     # stay under the whole.
     connecting = min(CONNECT_SECONDS, seconds / 4)
+    # not compressed: an answer is then never larger than what was read of it
+    headers = {"Accept-Encoding": "identity", **(headers or {})}
+    quick: Quick | None = cast(Quick, client) if hasattr(client, "exchange") else None
     try:
-        request = client.build_request(
-            method,
-            url,
-            # not compressed: an answer is then never larger than what was read of it
-            headers={"Accept-Encoding": "identity", **(headers or {})},
-            content=content,
-            timeout=httpx2.Timeout(seconds, connect=connecting, pool=connecting),
-        )
+        plain = None if quick is None else quick.plain(method, url, headers, content)
+        request = None
+        if plain is None:
+            timeout = httpx2.Timeout(seconds, connect=connecting, pool=connecting)
+            request = client.build_request(method, url, headers=headers, content=content, timeout=timeout)
+            request.headers.pop("Cookie", None)
     except (httpx2.InvalidURL, ValueError) as error:
         raise ProviderError(
             Fault.MALFORMED,
@@ -109,18 +128,13 @@ async def send(
             accepted=False,
             final=True,
         ) from None
-    request.headers.pop("Cookie", None)
     try:
         async with asyncio.timeout(seconds):
-            response = await client.send(request, stream=True, follow_redirects=False)
-            try:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > limit:
-                        raise TooLarge(asked, limit)
-            finally:
-                await response.aclose()
+            if quick is not None and plain is not None:
+                status, found, body = await quick.exchange(plain, connect_seconds=connecting, limit=limit)
+            else:
+                assert request is not None
+                status, found, body = await _exchange(client, request, limit)
     except _UNREACHED as error:
         raise ProviderError(
             Fault.UNAVAILABLE, "The provider could not be reached.", detail=f"{asked}: {_named(error)}", accepted=False
@@ -134,7 +148,25 @@ async def send(
         raise ProviderError(
             Fault.UNAVAILABLE, "The connection to the provider broke.", detail=f"{asked}: {_named(error)}"
         ) from None
-    return Answer(asked, response.status_code, response.headers, bytes(body))
+    if body is None:
+        raise TooLarge(asked, limit)
+    return Answer(asked, status, found, body)
+
+
+async def _exchange(
+    client: httpx2.AsyncClient, request: httpx2.Request, limit: int
+) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes | None]:
+    """The same through any client of httpx2."""
+    response = await client.send(request, stream=True, follow_redirects=False)
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > limit:
+                return response.status_code, response.headers.raw, None
+    finally:
+        await response.aclose()
+    return response.status_code, response.headers.raw, bytes(body)
 
 
 def _named(error: Exception) -> str:

@@ -19,7 +19,7 @@ F = Fault
 def answer(status: int, body: Any = None, **headers: str) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer("POST https://queue.fal.run/x", status, httpx2.Headers(names), content)
+    return Answer("POST https://queue.fal.run/x", status, httpx2.Headers(names).raw, content)
 
 
 def model_error(kind: str, *, loc: Any = ("body", "image_urls", 0), msg: str = "Says the model.", **more: Any) -> Any:

@@ -63,9 +63,13 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await reader.read()
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with http_client(follow_redirects=True, timeout=0.1) as one:
+@pytest.fixture(params=["the short way", "httpx2's way"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx2.AsyncClient]:
+    async def hook(_: httpx2.Request) -> None:
+        """A client with hooks goes httpx2's way."""
+
+    hooks = {"request": [hook]} if request.param == "httpx2's way" else {}
+    async with http_client(follow_redirects=True, timeout=0.1, event_hooks=hooks) as one:
         yield one
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx2
 
+from app.http1 import Http1
 from providers.base import Clock, Media, Provider, ProviderCall, ProviderResult
 from providers.fal import FalProvider, Patience
 from providers.testing.clock import QuickClock, RealClock
 from providers.testing.kit import connections_to, picture, same_as, until
 from tests.fakes.fal_calls import EDIT
-from tests.fakes.http import http_client
+from tests.fakes.http import TRUSTING_NOBODY, Noting
 from tests.fakes.sandbox import KEY, SandboxServer
 
 DEAD = "http://127.0.0.1:9"  # discard: nobody listens
@@ -29,13 +30,10 @@ class FalUpstream:
 
     def __init__(self, sandbox: SandboxServer) -> None:
         self.sandbox = sandbox
-        self.sent: list[httpx2.Request] = []
         # every connection ends with its answer, so that one left open is one forgotten
-        self.http = http_client(keep=0, event_hooks={"request": [self._note]})
+        self.http = Noting(Http1(TRUSTING_NOBODY, keep=0))
+        self.sent = self.http.sent
         self.clock = RealClock()
-
-    async def _note(self, request: httpx2.Request) -> None:
-        self.sent.append(request)
 
     def provider(self, *, reachable: bool = True, clock: Clock | None = None, **changes: Any) -> FalProvider:
         settings = {"label": "fal.ai", **self.sandbox.settings}
