@@ -20,6 +20,10 @@ Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(val
 ValueType = Literal["string", "integer", "number", "boolean", "any", "image", "images"]
 Mode = Literal["image-edit", "text-to-image"]
 
+# OpenAI checks in this order (measured on its API, August 2026); the rest follow as they came, size comes last.
+_FIRST = ("prompt", "image", "mask", "n", "quality", "background", "output_format", "output_compression")
+_LAST = ("size", "aspect_ratio", "resolution")
+
 
 T = TypeVar("T")
 
@@ -200,6 +204,26 @@ class Offer(Strict):
             for alias in row.aliases:
                 words[alias] = name
         return words | {name: name for name in self.params}
+
+    @cached_property
+    def in_order(self) -> tuple[tuple[str, Row], ...]:
+        """The rows in the order in which their values are checked."""
+        middle = [name for name in self.params if name not in _FIRST and name not in _LAST]
+        return tuple((name, self.params[name]) for name in (*_FIRST, *middle, *_LAST) if name in self.params)
+
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Converter -> the rows that it converts together."""
+        groups: dict[str, list[str]] = {}
+        for name, row in self.params.items():
+            if row.how == "converted":
+                groups.setdefault(row.by, []).append(name)
+        return {by: tuple(names) for by, names in groups.items()}
+
+    @cached_property
+    def emulated(self) -> Mapping[str, tuple[str, Emulated]]:
+        """Emulator -> its row, with its name."""
+        return {(row.by or name): (name, row) for name, row in self.params.items() if isinstance(row, Emulated)}
 
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.catalogue.schema import Emulated, Offer, Passthrough, Renamed, Row, field_of
+from app.catalogue.schema import Offer, Passthrough, Renamed, Row, field_of
 from app.errors import InvalidValue, MissingParameter, TooManyImages, UnknownParameter, UnsupportedParameter
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS, LOSSY, Situation
@@ -19,10 +19,6 @@ from app.params.inputs import plan_inputs
 from app.params.values import check_text, coerce
 from app.types import Call, Delivery, EditRequest, Given, InputStep, Note, Plan, Size, Slot
 from providers.base import Media
-
-# OpenAI checks in this order (measured on its API, August 2026); the rest follow as they came, size comes last.
-_FIRST = ("prompt", "image", "mask", "n", "quality", "background", "output_format", "output_compression")
-_LAST = ("size", "aspect_ratio", "resolution")
 
 
 @dataclass(slots=True)
@@ -60,8 +56,9 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
 def check_parameters(request: EditRequest, offer: Offer) -> None:
     """Raise what is wrong with the words of a request, before its pictures are fetched and read."""
     typed, _ = _typed(request, offer)
-    for by, names in _groups(offer).items():
-        CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, None)
+    for by, names in offer.groups.items():
+        if given := {name: typed[name] for name in names if name in typed}:
+            CONVERTERS[by](given, offer, None)
 
 
 def _typed(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[str, Given]]:
@@ -69,11 +66,12 @@ def _typed(request: EditRequest, offer: Offer) -> tuple[dict[str, Given], dict[s
     nothing that cannot be formed is asked."""
     given, extra = _assign(request, offer)
     typed: dict[str, Given] = {}
-    for name in _in_order(offer):
-        if name in given:
-            _check_verdict(offer.params[name], given[name], strict=request.strict)
-            typed[name] = replace(given[name], value=coerce(offer.params[name], given[name]))
-        elif offer.params[name].required:
+    for name, row in offer.in_order:
+        one = given.get(name)
+        if one is not None:
+            _check_verdict(row, one, strict=request.strict)
+            typed[name] = Given(one.spelled, coerce(row, one), one.text)
+        elif row.required:
             raise MissingParameter(name)
     return typed, extra
 
@@ -139,13 +137,6 @@ def _check_verdict(row: Row, value: Given, *, strict: bool) -> None:
         raise UnknownParameter(f"Unknown parameter: '{value.spelled}'.", param=value.spelled)
 
 
-def _in_order(offer: Offer) -> Iterator[str]:
-    middle = [name for name in offer.params if name not in _FIRST and name not in _LAST]
-    for name in (*_FIRST, *middle, *_LAST):
-        if name in offer.params:
-            yield name
-
-
 def _images(typed: Mapping[str, Given]) -> tuple[Media, ...]:
     image = typed.get("image")
     return image.value if image else ()
@@ -199,21 +190,13 @@ def _pictures(draft: _Draft, name: str, row: Row, value: Given, offer: Offer) ->
 
 def _convert(draft: _Draft, typed: Mapping[str, Given], offer: Offer, images: tuple[Media, ...]) -> None:
     first_input = (images[0].width, images[0].height) if images else None
-    for by, names in _groups(offer).items():
+    for by, names in offer.groups.items():
         done = CONVERTERS[by]({name: typed[name] for name in names if name in typed}, offer, first_input)
         draft.fields.update(done.fields)
         draft.notes.extend(done.notes)
         draft.size = done.size or draft.size
-        draft.delivery = replace(draft.delivery, exact=done.exact or draft.delivery.exact)
-
-
-def _groups(offer: Offer) -> dict[str, list[str]]:
-    """Converter -> the rows that it converts together."""
-    groups: dict[str, list[str]] = {}
-    for name, row in offer.params.items():
-        if row.how == "converted":
-            groups.setdefault(row.by, []).append(name)
-    return groups
+        if done.exact:
+            draft.delivery = replace(draft.delivery, exact=done.exact)
 
 
 def _emulate(
@@ -221,11 +204,10 @@ def _emulate(
 ) -> None:
     shape_word = next((typed[name].spelled for name in ("size", "aspect_ratio") if name in typed), None)
     word = typed["image"].spelled if "image" in typed else "image"
-    rows = {(row.by or name): (name, row) for name, row in offer.params.items() if isinstance(row, Emulated)}
     for by, emulator in EMULATORS.items():
-        if by not in rows:
+        if by not in offer.emulated:
             continue
-        name, row = rows[by]
+        name, row = offer.emulated[by]
         given = typed.get(name)
         done = emulator(
             Situation(row, name, given, images, word, shape_word, draft.size, request.response_format, draft.delivery)

@@ -184,8 +184,8 @@ def _nearest_tier(sizing: Sizing, pixels: Fraction) -> str | None:
 
 
 def _distance(a: Fraction, b: Fraction) -> Fraction:
-    quotient = a / b
-    return max(quotient, 1 / quotient)
+    over, under = a.numerator * b.denominator, a.denominator * b.numerator
+    return Fraction(over, under) if over >= under else Fraction(under, over)
 
 
 def _elongation(size: Size) -> Fraction:
