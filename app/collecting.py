@@ -191,19 +191,16 @@ class Collector:
         if order.stop.wanted:
             work.close()
             raise stopped()
-        task, stopping = asyncio.create_task(work), asyncio.create_task(order.stop.wait())
         left = max(deadline - self._clock.monotonic(), 0) + grace
+        limit = asyncio.timeout(left)
         try:
-            await asyncio.wait({task, stopping}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            if stopping.done():
-                raise stopped()
-            raise TimeoutError
-        finally:
-            for one in (task, stopping):
-                one.cancel()
-            await asyncio.gather(task, stopping, return_exceptions=True)
+            async with limit:
+                with order.stop.ending(limit):
+                    return await work
+        except Exception:
+            if not limit.expired():
+                raise
+        raise stopped() if order.stop.wanted else TimeoutError
 
     def leave(self, work: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
         """To be done by nobody who waits, save for `settle`."""

@@ -94,6 +94,9 @@ class Dispatcher:
                 log.exception("%s: a defect", order.request_id)
                 return Done(call, error=InternalError("The gateway failed.", should_retry=False))
 
+        if len(order.plan.calls) == 1:
+            yield await work(order.plan.calls[0])
+            return
         tasks = [asyncio.create_task(work(call)) for call in order.plan.calls]
         try:
             for ended in asyncio.as_completed(tasks):
@@ -200,19 +203,17 @@ class Dispatcher:
         submit = asyncio.create_task(self._bound(order, job, sent))
         left = order.deadline - self._clock.monotonic()
         try:
-            async with asyncio.timeout(max(left, 0)):
-                return await asyncio.shield(submit)
-        except TimeoutError:
-            if submit.done():
-                return submit.result()
-            order.fates.hold()
-            self._collector.leave(self._collector.cancel_when_known(order, job, submit))
-            raise ProviderError(
-                Fault.TIMEOUT, "The provider did not take the job in time.", detail="submit is still under way"
-            ) from None
+            done, _ = await asyncio.wait({submit}, timeout=max(left, 0))
         except asyncio.CancelledError:
             self._collector.leave(submit)
             raise
+        if done:
+            return submit.result()
+        order.fates.hold()
+        self._collector.leave(self._collector.cancel_when_known(order, job, submit))
+        raise ProviderError(
+            Fault.TIMEOUT, "The provider did not take the job in time.", detail="submit is still under way"
+        ) from None
 
     async def _bound(self, order: Order[Any], job: Job, sent: ProviderCall) -> Ticket:
         """Submit, and enter what came of it."""

@@ -97,4 +97,6 @@ class Harvester:
 
         if len(result.images) > call.count:
             log.warning("%s made %d pictures, asked for %d", plan.offer.endpoint, len(result.images), call.count)
+        if call.count == 1:
+            return (await one(0),)
         return tuple(await asyncio.gather(*(one(offset) for offset in range(call.count))))

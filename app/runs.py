@@ -32,20 +32,29 @@ class Stop:
     """The wish that a run end, told to all who work for it."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it was asked for."""
-        return self._event.is_set()
+        self.wanted = False  # whether it was asked for
+        self._limits: list[asyncio.Timeout] = []
 
     def set(self) -> None:
         """Ask for it."""
-        self._event.set()
+        self.wanted = True
+        for limit in self._limits:
+            self._end(limit)
 
-    async def wait(self) -> None:
-        """Returns when it was asked for."""
-        await self._event.wait()
+    @contextmanager
+    def ending(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """While this runs the wish ends it, as its own deadline would: no task has to wait for either."""
+        self._limits.append(limit)
+        if self.wanted:
+            self._end(limit)
+        try:
+            yield
+        finally:
+            self._limits.remove(limit)
+
+    def _end(self, limit: asyncio.Timeout) -> None:
+        if not limit.expired():
+            limit.reschedule(0)
 
 
 class Run:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -71,17 +71,20 @@ class Images:
                 gateway.check(asked)
 
             async with AsyncExitStack() as attending:
+                presence = Presence(body)
+                attending.callback(presence.close)
                 with gateway.expecting(caller, terms):
                     with visit.measure("receive"):
                         asked = await self.reader.read(request, body, mode, caller, terms, check, deployment)
                     prepared = gateway.prepare(asked)
                     if dry_run:
                         return JSONResponse(wire.estimate(prepared, prepared.upstream.provider.label))
-                    attended = await _unless_gone(body, attending.enter_async_context(gateway.attend(prepared)))
+                    attended = await presence.unless_gone(attending.enter_async_context(gateway.attend(prepared)))
                 if prepared.plan.delivery.stream:
                     event = EVENTS[mode]
-                    return EventStream(event, prepared, attended, attending.pop_all(), body, self.keepalive_seconds)
-                outcome = await _unless_gone(body, attended.run.outcome())
+                    rest = attending.pop_all()
+                    return EventStream(event, prepared, attended, rest, presence, self.keepalive_seconds)
+                outcome = await presence.unless_gone(attended.run.outcome())
                 with visit.measure("answer"):
                     return wire.answer(outcome, repeated=attended.repeated)
 
@@ -116,19 +119,45 @@ def images_router(
     return router
 
 
-async def _unless_gone(body: Body, job: Coroutine[Any, Any, T]) -> T:
-    """What `job` gives, or ClientGone as soon as the client hangs up, or if it has already."""
-    work = asyncio.create_task(job)
-    gone = asyncio.create_task(body.until_gone())
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone
-        return work.result()
-    finally:
-        for task in (work, gone):
-            task.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+class Presence:
+    """Looks out for the client from the first `unless_gone` until `close`, in one task."""
+
+    def __init__(self, body: Body) -> None:
+        """To be asked when the body was read."""
+        self._body = body
+        self._watch: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
+
+    async def unless_gone(self, job: Awaitable[T]) -> T:
+        """What `job` gives, or ClientGone as soon as the client hangs up, or if it has already."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limit = limit
+                if self._watch is None:
+                    self._watch = asyncio.create_task(self._body.until_gone())
+                    self._watch.add_done_callback(self._gone)
+                elif self._watch.done():
+                    limit.reschedule(0)
+                try:
+                    return await job
+                finally:
+                    self._limit = None
+        except Exception:
+            if not limit.expired():
+                raise
+        raise ClientGone
+
+    def _gone(self, watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled():
+            watch.exception()  # a server that cannot tell has lost it
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(0)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 class EventStream(Response):
@@ -140,7 +169,7 @@ class EventStream(Response):
         prepared: Prepared,
         attended: Attended,
         attending: AsyncExitStack,
-        body: Body,
+        presence: Presence,
         keepalive_seconds: float,
     ) -> None:
         """`event` is what they are called, up to their last word. `attending` is closed when the client has all of it,
@@ -150,7 +179,7 @@ class EventStream(Response):
         self._prepared = prepared
         self._attended = attended
         self._attending = attending
-        self._body = body
+        self._presence = presence
         super().__init__(
             None,
             200,
@@ -170,7 +199,7 @@ class EventStream(Response):
         """Send events until the job or the client ends."""
         async with self._attending:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _unless_gone(self._body, self._send_all(send))
+            await self._presence.unless_gone(self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         async with (

@@ -106,6 +106,8 @@ class PictureLoader:
                 param=sources[0].spelled,
             )
         fetches = _Fetches(self._downloader, self._limits)
+        if len(sources) == 1:
+            return (await self._one(sources[0], 0, fetches),)
         loading = [asyncio.ensure_future(self._one(source, at, fetches)) for at, source in enumerate(sources)]
         try:
             return tuple(await asyncio.gather(*loading))
