@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actions.add_parser("list", help="all models, a line each; also without any action")
     check = actions.add_parser("check", help="say all that is wrong with model files; 1 if anything is")
     check.add_argument("name", nargs="*", help="files, and folders of them; none: what is configured")
+    actions.add_parser("overview", help="print the built-in models as docs/models.md shows them")
     table = actions.add_parser("table", help="print the parameters of models, as the README shows them")
     table.add_argument("name", nargs="+", help="models")
     draft = actions.add_parser("import", help="draft a model file from what the provider publishes of an endpoint")
@@ -269,6 +270,8 @@ def _models(chosen: argparse.Namespace) -> int:
     match chosen.action:
         case "check":
             return models.check(chosen.name)
+        case "overview":
+            return models.catalogue()
         case "table":
             return models.table(chosen.name)
         case "import":

@@ -58,7 +58,7 @@ class Harvester:
         """Every picture that the job owed: delivered, or why not. It is in the journal when this returns, unless
         `enter` is False: then the caller enters it."""
         sizes = [(one.width, one.height) if one.width and one.height else plan.size for one in result.images]
-        cost = pricing.cost(plan.offer.price, sizes, result.billable_units)
+        cost = pricing.cost(plan.offer.price, sizes, result.billable_units, plan.besides)
         events = await self._deliver(plan, call, result, upstream, deadline, keep, steps)
         made = tuple(event for event in events if isinstance(event, Artefact))
         failed = tuple(event for event in events if isinstance(event, Failure))

@@ -69,6 +69,7 @@ def dump_plan(plan: Plan, mask: MaskKeys | None = None) -> str:
             "mask": None if mask is None else _shallow(mask),
             "notes": [_shallow(note) for note in plan.notes],
             "size": plan.size,
+            "besides": plan.besides,
         }
     )
 
@@ -92,6 +93,7 @@ def load_plan(text: str) -> tuple[Plan, MaskKeys | None]:
         Delivery(**delivery),
         tuple(Note(**note) for note in kept["notes"]),
         _pair(kept["size"]),
+        Decimal(kept.get("besides", 0)),  # plans of before 0.2 have none
     )
     return plan, None if kept["mask"] is None else MaskKeys(**kept["mask"])
 

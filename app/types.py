@@ -96,6 +96,7 @@ class InputStep:
     to_format: ImageFormat | None = None  # re-encode as this; None = keep the container
     upright: bool = False  # turn the pixels as EXIF says
     flatten: bool = False  # put it on white
+    mask: Literal["", "white", "both"] = ""  # make a mask of it that the provider can read (`Accepts.mask`)
     hand_on: bool = False  # the provider gets the caller's own URL instead of bytes
     why: str = ""
     word: str = "image"  # the caller's own, and which of its pictures, from 0
@@ -104,7 +105,7 @@ class InputStep:
     @property
     def touches_pixels(self) -> bool:
         """Whether the picture has to be decoded."""
-        return self.to_format is not None or self.upright or self.flatten
+        return self.to_format is not None or self.upright or self.flatten or self.mask != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Plan:
     delivery: Delivery
     notes: tuple[Note, ...]
     size: Size | None  # of each picture that the provider makes; None = not known before
+    besides: Decimal = Decimal(0)  # megapixels that each job is billed for besides its pictures
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.catalogue.load import Catalogue
-from app.catalogue.schema import Mode, Model, Row
+from app.catalogue.schema import Mode, Model, Row, words_of
 
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -241,7 +241,7 @@ def _schema(row: Row) -> dict[str, Any]:
     kinds = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
     schema: dict[str, Any] = {"type": kinds[row.type]} if row.type in kinds else {}
     bounds = {
-        "enum": list(row.values) or None,
+        "enum": list(words_of(row)) or None,
         "minimum": row.min,
         "maximum": row.max,
         "maxLength": row.max_length,

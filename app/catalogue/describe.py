@@ -5,10 +5,11 @@ that run, never written twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
-from app.catalogue.schema import Mode, Model, Offer, Row, Sizing, field_of
+from app.catalogue.schema import Converted, Mode, Model, Offer, Price, Row, Sizing, field_of, words_of
 
 _CAPABILITIES = {"image-edit": "editing", "text-to-image": "generation"}
 
@@ -17,7 +18,7 @@ def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
     """An entry of the models list. `labels` are the providers' names as people read them."""
     first = model.offers[0]
     prices = [offer.price for offer in model.offers if offer.price is not None]
-    lowest = min(prices, key=lambda price: price.amount) if prices else None
+    lowest = min(prices, key=_least) if prices else None
     return {
         "id": model.id,
         "object": "model",
@@ -29,7 +30,7 @@ def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
         "capabilities": [word for mode, word in _CAPABILITIES.items() if mode in model.modes],
         "modality": "image",
         "modes": list(model.modes),
-        "starting_price": float(lowest.amount) if lowest else None,
+        "starting_price": float(_least(lowest)) if lowest else None,
         "price_unit": lowest.per if lowest else None,
         "price_currency": lowest.currency if lowest else None,
         "aliases": list(model.aliases),
@@ -53,7 +54,7 @@ def parameter(name: str, row: Row) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": name, "how": row.how, "type": row.type, "required": row.required}
     optional = {
         "sent_as": field_of(row),
-        "values": list(row.values) or None,
+        "values": list(words_of(row)) or None,
         "min": row.min,
         "max": row.max,
         "max_length": row.max_length,
@@ -80,13 +81,69 @@ def markdown(offer: Offer) -> str:
     return "\n".join([*lines, "", f"Accepted without effect, and noted in the answer: {ignored}."])
 
 
+def overview(models: Iterable[Model]) -> str:
+    """All models as docs/models.md shows them, an offer a line."""
+    lines = ["| model | mode | endpoint | pictures | size is sent as | price in USD |", "|---|---|---|---|---|---|"]
+    for model in models:
+        for offer in model.offers:
+            modes = offer.modes or model.modes
+            pictures = str(offer.accepts.images) if "image-edit" in modes else ""
+            endpoint = f"{offer.provider}: `{offer.endpoint}`"
+            cells = (f"`{model.id}`", ", ".join(modes), endpoint, pictures, _size_sent(offer), _price_said(offer.price))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _size_sent(offer: Offer) -> str:
+    rows = [row for row in offer.params.values() if isinstance(row, Converted) and row.by == "dimensions"]
+    fields = " and ".join(f"`{name}`" for name in dict.fromkeys(row.to for row in rows if row.to))
+    if offer.sizing is None or not fields:
+        return ""
+    forms = {"object": "width and height", "string": "`WxH`", "preset": "a preset", "ratio": "a shape", "none": ""}
+    return f"{fields}: {forms[offer.sizing.write]}"
+
+
+def _price_said(price: Price | None) -> str:
+    if price is None:
+        return "unknown"
+    said = f"{price.amount} {'an image' if price.per == 'image' else 'a megapixel'}"
+    if price.first is not None:
+        said = f"{price.first} for the first {price.per}, then {price.amount}"
+    if price.inputs is not None:
+        said += ", inputs included"
+    others = (
+        f"{case.amount} with {' and '.join(f'`{name}` {value}' for name, value in case.when.items())}"
+        for case in price.cases
+    )
+    return "; ".join((said, *others))
+
+
 def _allowed(row: Row) -> str:
-    if row.values:
-        return ", ".join(f"`{value}`" for value in row.values)
+    if values := words_of(row):
+        return ", ".join(f"`{value}`" for value in values)
     low, high = (None if bound is None else f"{bound:.17g}" for bound in (row.min, row.max))
     if low is not None or high is not None:
         return f"{low or '…'} to {high or '…'}"
     return f"up to {row.max_length} characters" if row.max_length else ""
+
+
+def _least(price: Price) -> Decimal:
+    """What a unit costs at least."""
+    if price.first is not None:
+        return price.first
+    return min((price.amount, *(case.amount for case in price.cases)))
+
+
+def _price(price: Price) -> dict[str, Any]:
+    return {
+        "per": price.per,
+        "amount": float(price.amount),
+        "first": None if price.first is None else float(price.first),
+        "cases": [{"when": dict(case.when), "amount": float(case.amount)} for case in price.cases],
+        "input_megapixels": price.inputs,
+        "currency": price.currency,
+        "source": price.source,
+    }
 
 
 def _offer(offer: Offer, modes: tuple[Mode, ...], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -96,9 +153,7 @@ def _offer(offer: Offer, modes: tuple[Mode, ...], labels: Mapping[str, str]) -> 
         "name": labels.get(offer.provider, offer.provider),
         "endpoint": offer.endpoint,
         "modes": list(offer.modes or modes),
-        "price": None
-        if price is None
-        else {"per": price.per, "amount": float(price.amount), "currency": price.currency},
+        "price": None if price is None else _price(price),
         "max_images": offer.accepts.images,
     }
 
@@ -109,6 +164,9 @@ def _sizing(sizing: Sizing) -> dict[str, Any]:
         "multiple_of": sizing.multiple_of,
         "min_side": sizing.min_side,
         "max_side": sizing.max_side,
+        "min_pixels": sizing.min_pixels,
+        "max_pixels": sizing.max_pixels,
+        "max_ratio": sizing.max_ratio,
         "default": sizing.default,
         "tiers": dict(sizing.tiers),
         "ratios": [f"{width}:{height}" for width, height in sizing.ratios],

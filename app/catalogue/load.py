@@ -129,7 +129,8 @@ class Catalogue:
             offers = tuple(offer for offer in model.offers if offer.provider == provider)
             if offers:
                 return Found(model, offers, forced=True)
-        for model in shelf.models.values():  # the provider's own name for it, as the answer's executed_model shows it
+        # The provider's own name for it, as the answer's executed_model shows it. An operator's file comes before ours.
+        for model in reversed(list(shelf.models.values())):
             offers = tuple(o for o in model.offers if name in (o.endpoint, f"{o.provider}/{o.endpoint}"))
             if offers:
                 return Found(model, offers, forced=True)

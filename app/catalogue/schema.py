@@ -85,6 +85,18 @@ class Converted(_Row):
     how: Literal["converted"]
     by: str
     to: str | None = None  # the provider's field that the converter writes for this row, if any
+    words: dict[str, str | None] = Field(default_factory=dict)  # by: words; null = the model's own default, not sent
+
+    @model_validator(mode="after")
+    def _has_words(self) -> Self:
+        wrong = []
+        if self.by == "words" and not (self.words and self.to):
+            wrong.append("by: words needs `words`, and `to`, the field that they go to")
+        if self.by != "words" and self.words:
+            wrong.append("words needs by: words")
+        if self.by == "words" and self.values and set(self.values) != set(self.words):
+            wrong.append("values and words must be the same: leave values out")
+        return _unless(wrong, self)
 
 
 class Emulated(_Row):
@@ -123,18 +135,47 @@ def field_of(row: Row | None) -> str | None:
     return row.to if isinstance(row, Renamed | Converted | Emulated) else None
 
 
+def words_of(row: Row) -> tuple[str, ...]:
+    """What a caller may say, if it is a list; empty: anything."""
+    return tuple(row.words) if isinstance(row, Converted) and row.words else row.values
+
+
 Row = Annotated[Passthrough | Renamed | Converted | Emulated | Ignored | Rejected, Discriminator("how")]
 
 
+class PriceCase(Strict):
+    """Another amount, for jobs that ask for something: `{when: {resolution: 4K}, amount: "0.30"}`."""
+
+    when: dict[str, Name] = Field(min_length=1)  # the provider's fields and the values that are sent, as text
+    amount: Decimal = Field(ge=0)
+
+
 class Price(Strict):
-    """What one unit costs. `source` is the page and date that the amount comes from."""
+    """What one unit costs. `source` is the page and date that the amount comes from.
+
+    The first case that holds gives the amount, else it is `amount`. A plan's price is one without cases: with `units`
+    off, since fal does not say what a billable unit is where prices differ.
+    """
 
     per: Literal["image", "megapixel"]
     amount: Decimal = Field(ge=0)
+    cases: tuple[PriceCase, ...] = ()
+    first: Decimal | None = Field(default=None, ge=0)  # what a job's first megapixel costs, where it is not `amount`
+    inputs: Positive | None = None  # input pictures are billed, too, as so many megapixels at most each
     currency: Literal["USD"] = "USD"
     megapixel: Positive = 1_048_576  # pixels
     rounding: Literal["up", "none"] = "none"  # of each picture's megapixels
+    units: bool = True  # whether the provider's own count of billable units is of what `amount` is for
     source: str = ""
+
+    @model_validator(mode="after")
+    def _counts_megapixels(self) -> Self:
+        wrong = []
+        if self.per == "image" and (self.first is not None or self.inputs is not None):
+            wrong.append("first and inputs need per: megapixel")
+        if self.cases and (self.first is not None or self.inputs is not None):
+            wrong.append("cases cannot stand beside first or inputs")
+        return _unless(wrong, self)
 
 
 class Accepts(Strict):
@@ -145,6 +186,9 @@ class Accepts(Strict):
     max_bytes: Bytes = 10_000_000
     max_pixels: Positive = 40_000_000
     alpha: bool = False  # False: flattened on white before it is sent
+    # How the provider reads a mask: openai = transparent is edited, white = white is edited. both = not known which:
+    # it gets a mask that says the same either way.
+    mask: Literal["openai", "white", "both"] = "openai"
     urls: bool = False  # True: a caller's public https URL goes to the provider as it is, metadata and all
     exif_orientation: bool = False  # False: the gateway turns the pixels upright itself
 
@@ -158,6 +202,7 @@ class Sizing(Strict):
     max_side: Positive = 16_384
     min_pixels: Positive = 1
     max_pixels: Positive = 1 << 28
+    max_ratio: Positive = 16_384  # long side / short side
     default: Literal["match_first_input", "provider"] = "match_first_input"
     default_pixels: Positive = 1_048_576  # the scale when only a shape is known
     tiers: dict[Name, Positive] = Field(default_factory=dict)  # 1K, 2K … or megapixels 0.25, 1 … -> pixels
@@ -245,6 +290,9 @@ class Offer(Strict):
             written = name if row.how == "passthrough" else field_of(row)
             if written in self.constants:
                 wrong.append(f"row {name}: writes {written}, which is among constants")
+        fields = {field_of(row) or name for name, row in self.params.items()} | set(self.constants)
+        for case in self.price.cases if self.price is not None else ():
+            wrong += [f"price: no row sends {field!r}" for field in case.when if field not in fields]
         taken: dict[str, str] = {}
         for name, row in self.params.items():
             for alias in row.aliases:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from app.catalogue.describe import markdown
+from app.catalogue.describe import markdown, overview
 from app.catalogue.files import HERE, CatalogueError, ModelFiles, Problem
 from app.catalogue.load import Catalogue, read_folder
 from app.catalogue.schema import Model
@@ -27,6 +27,12 @@ def table(names: Iterable[str]) -> int:
     catalogue = _configured()
     for name in names:
         print(markdown(catalogue.require(name).model.offers[0]))
+    return 0
+
+
+def catalogue() -> int:
+    """All built-in models as docs/models.md shows them."""
+    print(overview(model for _, model in read_folder(model_files(provider_classes()), HERE / "models")[0].values()))
     return 0
 
 

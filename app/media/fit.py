@@ -105,6 +105,13 @@ def edit_weight(mask: Image.Image) -> Image.Image:
     return mask.convert("L")
 
 
+def clear_where_white(weight: Image.Image) -> Image.Image:
+    """A mask of mode L, white = edit, as one of mode LA that says it by transparency, too."""
+    from PIL import Image
+
+    return Image.merge("LA", (weight, weight.point([255 - value for value in range(256)])))
+
+
 def _resized(image: Image.Image, size: Size, box: tuple[float, float, float, float]) -> Image.Image:
     from PIL import Image
 

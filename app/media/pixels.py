@@ -18,7 +18,7 @@ from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidRequest
 from app.formats import ImageFormat
 from app.media.decode import decode
 from app.media.encode import encode, in_full_colour, on_white
-from app.media.fit import blend, edit_weight, fit_exact
+from app.media.fit import blend, clear_where_white, edit_weight, fit_exact
 from providers.base import Blob
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Flatten(NamedTuple):
     """Put it on white."""
 
 
+class Clear(NamedTuple):
+    """A weight becomes a mask that also says it by transparency: the more of the edit, the less it hides."""
+
+
 class Fit(NamedTuple):
     """Make it exactly this large."""
 
@@ -70,8 +74,8 @@ class Encode(NamedTuple):
     lossless: bool = False
 
 
-Step = Decode | Weigh | Composite | Flatten | Fit | Encode
-STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Decode, Weigh, Composite, Flatten, Fit, Encode)}
+Step = Decode | Weigh | Clear | Composite | Flatten | Fit | Encode
+STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Decode, Weigh, Clear, Composite, Flatten, Fit, Encode)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,8 @@ def work(job: Job) -> Written | Failed:
                     pile.append(blend(pile.pop(), pile.pop(), pile.pop()))  # nobody else holds what is used up
                 case Flatten():
                     pile[-1] = on_white(pile[-1])
+                case Clear():
+                    pile[-1] = clear_where_white(pile[-1])
                 case Fit(width, height):
                     pile[-1] = fit_exact(pile[-1], (width, height))
                 case Encode(format, quality, lossless):
@@ -214,6 +220,9 @@ def estimate(job: Job) -> int:
             case Weigh():
                 peak = max(peak, held + pile[-1].pixels * 2)
                 pile[-1] = pile[-1]._replace(width=1)
+            case Clear():
+                peak = max(peak, held + pile[-1].pixels * (1 + _PIXEL))
+                pile[-1] = _Laid(pile[-1].pixels, alpha=True)
             case Composite():
                 _, original, edit = pile[-3:]
                 alpha = original.alpha or edit.alpha

@@ -8,7 +8,7 @@ from dataclasses import replace
 from app.media.avif import Uncuttable
 from app.media.blob import MemoryBlob, SplicedBlob
 from app.media.buffer import view_of
-from app.media.pixels import Decode, Encode, Flatten, Job, Picture, Pixels, Step, Written, in_process
+from app.media.pixels import Clear, Decode, Encode, Flatten, Job, Picture, Pixels, Step, Weigh, Written, in_process
 from app.media.sniff import MAX_PIXELS, explained, picture_name
 from app.media.strip import parts
 from app.types import MIME, ImageFormat, InputStep
@@ -55,6 +55,8 @@ def _rewriting(
     name = picture_name(step.index, step.word)
     picture = Picture(media.blob, max(MAX_PIXELS, pixels), name, step.word, _FORMATS[media.mime], pixels, media.alpha)
     steps: list[Step] = [Decode(0), *([Flatten()] if flatten else []), Encode(format, _QUALITY, lossless)]
+    if step.mask:
+        steps[1:1] = [Weigh(), Clear()] if step.mask == "both" else [Weigh()]
 
     def then(written: Written) -> Media:
         return replace(

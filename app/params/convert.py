@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from app.catalogue.schema import Converted, Offer, Sizing
-from app.errors import InvalidSize
+from app.catalogue.schema import Converted, Offer, Sizing, words_of
+from app.errors import InvalidSize, InvalidValue
 from app.params.sizing import (
     MAX_OUTPUT_PIXELS,
     MAX_OUTPUT_SIDE,
@@ -25,7 +25,7 @@ from app.params.sizing import (
     parse_scale,
     shape_limits,
 )
-from app.params.values import shown
+from app.params.values import listed, shown
 from app.types import Given, Note, Size
 
 
@@ -69,7 +69,29 @@ def dimensions(given: Mapping[str, Given], offer: Offer, first_input: Size | Non
     return Conversion(fields, tuple(notes.values()), choice.size, wish.exact)
 
 
-CONVERTERS: Mapping[str, Converter] = {"dimensions": dimensions}
+def words(given: Mapping[str, Given], offer: Offer, first_input: Size | None) -> Conversion:
+    """Each word -> the provider's own for it, by the row's table; None in it: the model's own default, nothing is sent.
+    Raises InvalidValue."""
+    fields: dict[str, Any] = {}
+    notes: list[Note] = []
+    for name, value in given.items():
+        row = offer.params[name]
+        assert isinstance(row, Converted)
+        assert row.to is not None  # the schema refuses such a row without it
+        if value.value not in row.words:
+            raise InvalidValue(
+                f"Invalid value: '{shown(value.value)}'. Supported values are: {listed(words_of(row))}.",
+                param=value.spelled,
+            )
+        word = row.words[value.value]
+        if word is not None:
+            fields[row.to] = word
+        why = "the model's own default, nothing is sent" if word is None else f"asked for {word}"
+        notes.append(Note(name, "converted", row.to if word is not None else None, why, value.spelled))
+    return Conversion(fields, tuple(notes))
+
+
+CONVERTERS: Mapping[str, Converter] = {"dimensions": dimensions, "words": words}
 
 
 def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, Note]]:

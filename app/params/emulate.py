@@ -79,18 +79,24 @@ def mask(at: Situation) -> Emulation:
     if not at.images:
         return Emulation(at.delivery)  # the missing picture is an error of its own
     original, the_mask = at.images[0], masks[0]
-    if (original.width, original.height) != (the_mask.width, the_mask.height):
-        raise InvalidValue(
-            f"Invalid mask: it is {the_mask.width}x{the_mask.height}, but the first picture is "
-            f"{original.width}x{original.height}. Both must have the same size.",
-            param=at.given.spelled,
-        )
+    same_size(original, at.given)
     _keeps_shape(at, original)
     return Emulation(
         replace(at.delivery, mask=MaskStep(original, the_mask, at.image_word, at.given.spelled)),
         why="the model knows no masks: the edit is composited over the original, "
         + ("then fitted" if at.delivery.exact else "at the original's size"),
     )
+
+
+def same_size(original: Media, given: Given) -> None:
+    """Raises InvalidValue when the first picture and the mask that was given for it differ in size."""
+    mask: Media = given.value[0]
+    if (original.width, original.height) != (mask.width, mask.height):
+        raise InvalidValue(
+            f"Invalid mask: it is {mask.width}x{mask.height}, but the first picture is "
+            f"{original.width}x{original.height}. Both must have the same size.",
+            param=given.spelled,
+        )
 
 
 def _keeps_shape(at: Situation, original: Media) -> None:

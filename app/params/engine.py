@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from app.catalogue.schema import Offer, Passthrough, Renamed, Row, field_of
 from app.errors import InvalidValue, MissingParameter, TooManyImages, UnknownParameter, UnsupportedParameter
 from app.params.convert import CONVERTERS
-from app.params.emulate import EMULATORS, LOSSY, Situation
-from app.params.inputs import plan_inputs
+from app.params.emulate import EMULATORS, LOSSY, Situation, same_size
+from app.params.inputs import plan_inputs, plan_mask
 from app.params.values import check_text, coerce
 from app.types import Call, Delivery, EditRequest, Given, InputStep, Note, Plan, Size, Slot
 from providers.base import Media
@@ -50,7 +51,39 @@ def compile_plan(request: EditRequest, model: str, offer: Offer) -> Plan:
     if len(calls) > 1:
         why = "moves by one for each picture, starting over past its maximum"
         draft.notes = [replace(note, why=note.why or why) if note.name == "seed" else note for note in draft.notes]
-    return Plan(model, offer, calls, draft.inputs, draft.delivery, tuple(draft.notes), draft.size)
+    offer = _priced(offer, calls[0].payload)
+    besides = _billed_inputs(offer, draft.inputs)
+    return Plan(model, offer, calls, draft.inputs, draft.delivery, tuple(draft.notes), draft.size, besides)
+
+
+def _priced(offer: Offer, payload: Mapping[str, Any]) -> Offer:
+    """The offer at the price of what is asked. All jobs of a plan ask for the same, but for seeds and counts."""
+    price = offer.price
+    if price is None or not price.cases:
+        return offer
+    holds = (
+        case.amount
+        for case in price.cases
+        if all(_as_text(payload.get(name)) == value for name, value in case.when.items())
+    )
+    flat = price.model_copy(update={"amount": next(holds, price.amount), "cases": (), "units": False})
+    return offer.model_copy(update={"price": flat})
+
+
+def _as_text(value: Any) -> str:
+    """A payload's value as a model file writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _billed_inputs(offer: Offer, inputs: tuple[InputStep, ...]) -> Decimal:
+    """Megapixels that each job is billed for because of its input pictures."""
+    price = offer.price
+    if price is None or price.inputs is None:
+        return Decimal(0)
+    each = (Decimal(step.media.width * step.media.height) / price.megapixel for step in inputs)
+    if price.rounding == "up":
+        each = (megapixels.to_integral_value(ROUND_CEILING) for megapixels in each)
+    return sum((min(megapixels, Decimal(price.inputs)) for megapixels in each), Decimal(0))
 
 
 def check_parameters(request: EditRequest, offer: Offer) -> None:
@@ -151,6 +184,8 @@ def _apply_rows(draft: _Draft, typed: Mapping[str, Given], offer: Offer) -> None
             case "passthrough" | "renamed":
                 to = row.to if row.how == "renamed" else name
                 if row.type in ("image", "images"):
+                    if name == "mask" and (images := _images(typed)):
+                        same_size(images[0], value)
                     draft.fields[to], why = _pictures(draft, name, row, value, offer)
                 else:
                     draft.fields[to], why = value.value, ""
@@ -179,9 +214,11 @@ def _pictures(draft: _Draft, name: str, row: Row, value: Given, offer: Offer) ->
             f"Invalid '{value.spelled}': this model takes one picture, but got {len(media)}.", param=value.spelled
         )
     first = len(draft.inputs)
-    # A mask's transparency is what it says: flattened, it would say nothing.
-    accepts = offer.accepts.model_copy(update={"alpha": True}) if name == "mask" else offer.accepts
-    steps = plan_inputs(media, accepts, value.spelled)
+    steps = (
+        (plan_mask(media[0], offer.accepts, value.spelled),)
+        if name == "mask"
+        else plan_inputs(media, offer.accepts, value.spelled)
+    )
     draft.inputs += steps
     slots = [Slot(first + index) for index in range(len(steps))]
     why = "; ".join(step.why for step in steps if step.why)

@@ -19,6 +19,17 @@ def plan_inputs(images: tuple[Media, ...], accepts: Accepts, spelled: str) -> tu
     return tuple(_step(media, index, accepts, spelled) for index, media in enumerate(images))
 
 
+def plan_mask(mask: Media, accepts: Accepts, spelled: str) -> InputStep:
+    """A mask for a provider that takes one: brought to what it reads, unless that is what OpenAI's callers send. Its
+    transparency is what it says, so it is never flattened. Raises ImageTooLarge."""
+    step = _step(mask, 0, accepts.model_copy(update={"alpha": True}), spelled)
+    if accepts.mask == "openai":
+        return step
+    meant = "white where it edits" + (", and transparent there" if accepts.mask == "both" else "")
+    why = f"brought to a mask that is {meant}"
+    return InputStep(mask, "png", step.upright, mask=accepts.mask, why=why, word=spelled)
+
+
 def _step(media: Media, index: int, accepts: Accepts, spelled: str) -> InputStep:
     if media.size > accepts.max_bytes:
         raise ImageTooLarge(

@@ -114,7 +114,7 @@ def shape_limits(sizing: Sizing) -> Fraction:
     """The longest shape (long side / short side) that the limits hold."""
     low, high = _side_limits(sizing)
     by_area = (Fraction(sizing.max_pixels, low * low), Fraction(high * high, sizing.min_pixels))
-    return max(min(Fraction(high, low), *by_area), Fraction(1))
+    return max(min(Fraction(high, low), Fraction(sizing.max_ratio), *by_area), Fraction(1))
 
 
 def _nearest_point(exact: Size, sizing: Sizing) -> Size | None:
@@ -126,7 +126,11 @@ def _nearest_point(exact: Size, sizing: Sizing) -> Size | None:
     width, height = (_nearest_multiple(side, step) for side in exact)
     low, high = _side_limits(sizing)
     fits = low <= min(width, height) and max(width, height) <= high
-    return (width, height) if fits and sizing.min_pixels <= width * height <= sizing.max_pixels else None
+    return (width, height) if fits and _in_bounds((width, height), sizing) else None
+
+
+def _in_bounds(size: Size, sizing: Sizing) -> bool:
+    return sizing.min_pixels <= size[0] * size[1] <= sizing.max_pixels and _elongation(size) <= sizing.max_ratio
 
 
 def _nearest_multiple(side: int, step: int) -> int:
@@ -141,13 +145,13 @@ def _free(shape: Fraction, pixels: Fraction, sizing: Sizing) -> Choice:
     long = max(shape, 1 / shape)
     least = max(low * low * long, Fraction(sizing.min_pixels))
     most = min(high * high / long, Fraction(sizing.max_pixels))
-    if least > most:
+    if least > most or long > sizing.max_ratio:
         raise ShapeNotPossible
     area = min(max(pixels, least), most)
     candidates = [
         size
         for size in _neighbours(shape, area, sizing.multiple_of)
-        if low <= min(size) and max(size) <= high and sizing.min_pixels <= size[0] * size[1] <= sizing.max_pixels
+        if low <= min(size) and max(size) <= high and _in_bounds(size, sizing)
     ]
     if not candidates:
         raise ShapeNotPossible

@@ -31,7 +31,7 @@ export function Plan({ estimate }) {
         <dt>Then, here</dt><dd>${after.length ? after.join(", ") : "nothing: handed on as made"}</dd>
         ${estimate.components.map((part) => html`
           <dt>Price</dt>
-          <dd class="num">${part.total_cost === null ? "unknown" : html`${part.billable_quantity ?? "?"} × ${money(part.unit_price, estimate.currency)} a ${part.metric} = <b>${money(part.total_cost / 1e6, estimate.currency)}</b>`}</dd>
+          <dd class="num">${part.total_cost === null ? "unknown" : part.unit_price === null ? html`<b>${money(part.total_cost / 1e6, estimate.currency)}</b> for ${part.billable_quantity} ${part.metric}s` : html`${part.billable_quantity ?? "?"} × ${money(part.unit_price, estimate.currency)} a ${part.metric} = <b>${money(part.total_cost / 1e6, estimate.currency)}</b>`}</dd>
         `)}
       </dl>
     </div>

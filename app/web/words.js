@@ -81,4 +81,9 @@ export function when(seconds) {
 
 export const count = (number, one, many = `${one}s`) => `${new Intl.NumberFormat("en-US").format(number)} ${number === 1 ? one : many}`;
 
-export const perUnit = (price) => (price ? `${money(price.amount, price.currency)} / ${price.per}` : "price unknown");
+export const perUnit = (price) => {
+  if (!price) return "price unknown";
+  const unit = `${money(price.amount, price.currency)} / ${price.per}`;
+  if (price.first !== null) return `${money(price.first, price.currency)} for the first, then ${unit}`;
+  return price.cases.length ? `${unit}, other amounts for some settings` : unit;
+};

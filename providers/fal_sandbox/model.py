@@ -109,7 +109,7 @@ class Model:
         took = time.perf_counter() - began
         images = [self._publish(job, values, rendering) for rendering in renderings]
         body = _body(job, values, images, renderings, seed, took)
-        units = _units(job, renderings)
+        units = _units(job, renderings, pictures)
         return Outcome(as_json(body, headers={"X-Fal-Billable-Units": f"{units:g}"}), len(images), units)
 
     def _read(self, job: Job, values: Mapping[str, Any]) -> tuple[list[Image.Image], Image.Image | None]:
@@ -132,8 +132,10 @@ class Model:
         if isinstance(given, str):
             pictures = [load(given, field)]
         else:
-            most = job.endpoint.max_images
-            pictures = [load(url, field, index) for index, url in enumerate((given or [])[:most])]
+            urls = list(enumerate(given or []))
+            most = job.endpoint.max_images or len(urls)
+            used = urls[-most:] if job.endpoint.keeps_last else urls[:most]
+            pictures = [load(url, field, index) for index, url in used]
         mask_field = job.endpoint.mask_field
         mask_url = values.get(mask_field) if mask_field else None
         return pictures, load(mask_url, mask_field).convert("L") if mask_url and mask_field else None
@@ -225,11 +227,16 @@ def _encode(picture: Image.Image, name: str, *, unsafe: bool = False) -> Renderi
     return Rendering(buffer.getvalue(), f"image/{name}", picture.size, unsafe)
 
 
-def _units(job: Job, renderings: Sequence[Rendering]) -> float:
+def _units(job: Job, renderings: Sequence[Rendering], inputs: Sequence[Image.Image]) -> float:
     """Megapixels rounded up for each picture (fal's rule for flux/dev; for Qwen not confirmed), or pictures."""
     if job.endpoint.unit == "images":
         return float(len(renderings))
-    return float(sum(math.ceil(r.size[0] * r.size[1] / _MEGAPIXEL) for r in renderings))
+    made = sum(_megapixels(rendering.size) for rendering in renderings)
+    return float(made + sum(min(_megapixels(picture.size), job.endpoint.billed_inputs) for picture in inputs))
+
+
+def _megapixels(size: Size) -> int:
+    return math.ceil(size[0] * size[1] / _MEGAPIXEL)
 
 
 def _body(

@@ -8,14 +8,16 @@ is optional:
      "fields": {"prompt": {"type": "string", "required": true},
                 "num_images": {"type": "integer", "ge": 1, "le": 4, "default": 1},
                 "image_size": {"type": "image_size", "presets": [...], "max_side": 14142, "default": "square_hd"}},
-     "roles": {"images": "image_urls", "max_images": 3, "mask": "mask_url"},
+     "roles": {"images": "image_urls", "max_images": 3, "keep": "first" | "last", "mask": "mask_url"},
      "size": {"absent": "square_hd" | "first_input" | "last_input" | "1024x1024", "ratios": {"16:9": "1344x768"},
-              "resolutions": {"1K": 1, "2K": 2}},
+              "field": "aspect_ratio", "resolutions": {"1K": 1, "2K": 2}},
      "output": {"image": "image" | "image_file" | "file", "also": ["seed", "timings", "has_nsfw_concepts", "prompt"]},
-     "default_format": "png", "unit": "megapixels" | "images", "unsafe": "black" | "refuse"}
+     "default_format": "png", "unit": "megapixels" | "images", "billed_inputs": 4, "unsafe": "black" | "refuse"}
 
 Field types: string, integer, number, boolean, strings (a list of strings), image_size, any. Field keys: required,
-nullable, default, enum, ge, le, gt, lt, min_length, max_length, and for image_size presets, max_side, min_side.
+nullable, default, enum, ge, le, gt, lt, min_length, max_length, and for image_size presets, max_side, min_side,
+side_multiple_of, min_area, max_area (pixels), max_ratio (long side / short side). `max_images` are used; `keep` says
+which of more. `billed_inputs`: input pictures are billed as megapixels, too, so many at most each.
 
 A field that is not named is tolerated, as fal does. fal's apps are FastAPI apps, so the checks are pydantic's: its
 messages, its types (`missing`, `int_parsing`, `literal_error`, `greater_than_equal`) and its coercions ("4" is an
@@ -27,11 +29,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .replies import ERROR_DOCS, Reply, as_json
 
@@ -48,8 +51,24 @@ PRESETS: Mapping[str, tuple[int, int]] = MappingProxyType(
 """Width and height in pixels (SDK fal 1.83.0, toolkit image size table)."""
 
 _BOUNDS = ("ge", "le", "gt", "lt", "min_length", "max_length", "multiple_of")
-_FIELD_KEYS = {"type", "required", "nullable", "default", "enum", "presets", "max_side", "min_side", *_BOUNDS}
-_FILE_KEYS = {"endpoints", "source", "fields", "roles", "size", "output", "default_format", "unit", "unsafe"}
+_SIZE_BOUNDS = ("side_multiple_of", "min_area", "max_area", "max_ratio")
+_FIELD_KEYS = {
+    *("type", "required", "nullable", "default", "enum", "presets", "max_side", "min_side"),
+    *_SIZE_BOUNDS,
+    *_BOUNDS,
+}
+_FILE_KEYS = {
+    "endpoints",
+    "source",
+    "fields",
+    "roles",
+    "size",
+    "output",
+    "default_format",
+    "unit",
+    "billed_inputs",
+    "unsafe",
+}
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {"string": str, "integer": int, "number": float, "boolean": bool, "strings": list[str], "any": Any}
 )
@@ -70,14 +89,18 @@ class Endpoint:
     images_field: str | None = None
     """None: text to image."""
     max_images: int | None = None
+    keeps_last: bool = False
+    """Of more than `max_images` the last are used, not the first."""
     mask_field: str | None = None
     size_absent: str = "square_hd"
+    ratio_field: str = "aspect_ratio"
     ratios: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     resolutions: Mapping[str, float] = field(default_factory=dict)
     image_object: str = "image"
     output_also: tuple[str, ...] = ()
     default_format: str = "png"
     unit: str = "megapixels"
+    billed_inputs: int = 0
     unsafe: str = "black"
 
     @property
@@ -116,8 +139,8 @@ def _read(file: Path) -> Iterable[Endpoint]:
         data = json.loads(file.read_text("utf-8"))
         _only(data, _FILE_KEYS, "the file")
         roles, size, output = data.get("roles", {}), data.get("size", {}), data.get("output", {})
-        _only(roles, {"images", "max_images", "mask"}, "roles")
-        _only(size, {"absent", "ratios", "resolutions"}, "size")
+        _only(roles, {"images", "max_images", "keep", "mask"}, "roles")
+        _only(size, {"absent", "field", "ratios", "resolutions"}, "size")
         _only(output, {"image", "also"}, "output")
         model = _model(data["fields"])
         for role in ("images", "mask"):
@@ -129,14 +152,17 @@ def _read(file: Path) -> Iterable[Endpoint]:
                 model=model,
                 images_field=roles.get("images"),
                 max_images=roles.get("max_images"),
+                keeps_last=_one_of(roles.get("keep", "first"), "first", "last") == "last",
                 mask_field=roles.get("mask"),
                 size_absent=size.get("absent", "square_hd"),
+                ratio_field=size.get("field", "aspect_ratio"),
                 ratios=MappingProxyType({key: pixels(value) for key, value in size.get("ratios", {}).items()}),
                 resolutions=MappingProxyType(dict(size.get("resolutions", {}))),
                 image_object=output.get("image", "image"),
                 output_also=tuple(output.get("also", ())),
                 default_format=data.get("default_format", "png"),
                 unit=_one_of(data.get("unit", "megapixels"), "megapixels", "images"),
+                billed_inputs=int(data.get("billed_inputs", 0)),
                 unsafe=_one_of(data.get("unsafe", "black"), "black", "refuse"),
             )
             for name in data["endpoints"]
@@ -179,14 +205,26 @@ def _model(fields: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
 def _kind(row: Mapping[str, Any]) -> Any:
     if row["type"] == "image_size":
         side = {"le": row.get("max_side", 14142)} | ({"ge": row["min_side"]} if "min_side" in row else {"gt": 0})
-        side_kind = Annotated[int, Field(**side)]
+        if "side_multiple_of" in row:
+            side["multiple_of"] = row["side_multiple_of"]
+        side_kind: Any = Annotated[int, Field(**side)]
         # The class name is part of the error's `loc`, as on fal: ["body", "image_size", "ImageSize", "width"]
         size: Any = create_model("ImageSize", width=(side_kind, _DEFAULT_SIDE), height=(side_kind, _DEFAULT_SIDE))
+        checked: Any = Annotated[size, AfterValidator(partial(_check_size, row))]
         presets: Any = Literal[tuple(row.get("presets", PRESETS))]
-        return size | presets
+        return (checked if set(row) & set(_SIZE_BOUNDS) else size) | presets
     if "enum" in row:
         return Literal[tuple(row["enum"])]
     return _TYPES[row["type"]]
+
+
+def _check_size(row: Mapping[str, Any], size: Any) -> Any:
+    area = size.width * size.height
+    if not row.get("min_area", 0) <= area <= row.get("max_area", area):
+        raise ValueError(f"the area of {area} pixels is out of bounds")
+    if max(size.width, size.height) > row.get("max_ratio", 10**9) * min(size.width, size.height):
+        raise ValueError("the shape is out of bounds")
+    return size
 
 
 def _refusal(error: ValidationError) -> Reply:

@@ -22,7 +22,7 @@ def output_size(endpoint: Endpoint, values: Mapping[str, Any], inputs: Sequence[
     """
     factor = endpoint.resolutions.get(str(values.get("resolution")), 1.0)
     if endpoint.ratios:
-        width, height = _of_ratio(endpoint, values.get("aspect_ratio"), inputs)
+        width, height = _of_ratio(endpoint, values.get(endpoint.ratio_field), inputs)
         return round(width * factor), round(height * factor)
     asked = values.get("image_size")
     if asked is None or asked == "auto":

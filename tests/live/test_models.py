@@ -27,12 +27,12 @@ def test_a_new_file_is_a_model_and_a_removed_one_is_none(live: StartLive) -> Non
     answer = gate.edit()
     assert answer.status_code == 200, answer.text
     assert answer.json()["metadata"]["executed_model"] == "fal/fal-ai/nano-banana/edit"
-    assert "nano-banana" in gate.http.get("/openapi.json").text
+    assert '"fal/nano-banana"' in gate.http.get("/openapi.json").text
     assert "taken in: added nano-banana" in gate.log()
     (gate.models / "banana.yaml").unlink()
     soon(lambda: "nano-banana" not in gate.ids(), what="its end")
     assert gate.edit().status_code == 404
-    assert "nano-banana" not in gate.http.get("/openapi.json").text
+    assert '"fal/nano-banana"' not in gate.http.get("/openapi.json").text
 
 
 def test_a_broken_file_is_refused_with_its_reasons_and_the_old_one_stays(live: StartLive) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from io import BytesIO
+from typing import Literal
 
 import pytest
 from PIL import Image, ImageOps
@@ -136,3 +137,25 @@ def test_a_picture_that_breaks_off_is_noticed_when_it_is_decoded() -> None:
     source = media(data[:place] + bytes(20) + data[place + 20 :])  # the header is fine
     with pytest.raises(InvalidImage):
         prepare(InputStep(source, to_format="jpeg"))
+
+
+@pytest.mark.parametrize("read", ["white", "both"])
+@pytest.mark.parametrize("meant", ["clear", "white", "white, alpha channel opaque"])
+def test_a_mask_says_the_same_however_it_was_meant(read: Literal["white", "both"], meant: str) -> None:
+    """Edited: the left half. By alpha, or by white where there is no transparency."""
+    half = Image.new("L", (64, 48), 0)
+    half.paste(255, (0, 0, 32, 48))
+    colours = Image.new("RGB", half.size, (90, 30, 200))
+    if meant == "clear":
+        colours.putalpha(half.point(lambda value: 255 - value))
+        mask = colours
+    else:
+        mask = half.convert("RGB" if meant == "white" else "RGBA")
+    result = checked(prepare(InputStep(media(saved(mask, "png")), "png", mask=read)))
+    assert result.mime == "image/png"
+    with Image.open(BytesIO(result.blob.read())) as image:
+        assert image.convert("RGB").convert("L").tobytes() == half.tobytes(), "read by its colours"
+        if read == "white":
+            assert image.mode == "L"
+        else:
+            assert image.getchannel("A").tobytes() == half.point(lambda value: 255 - value).tobytes(), "by its alpha"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from providers.fal_sandbox.replies import Reply
 from providers.fal_sandbox.schema import SchemaError, load_endpoints
 from tests.fakes.fal_calls import EDIT, FalCalls, data_uri, opened, picture
 from tests.fakes.sandbox import SandboxServer
@@ -114,6 +115,45 @@ class TestValidation:
             body = {"prompt": "x", "image_url": data_uri(picture())}
             image = fal.run(body, "acme/tiny").json()["images"][0]
             assert (image["width"], image["height"]) == (48, 32)
+
+    @pytest.mark.parametrize(
+        ("size", "kind"),
+        [
+            ({"width": 1000, "height": 1024}, "multiple_of"),
+            ({"width": 512, "height": 512}, "value_error"),
+            ({"width": 3840, "height": 3840}, "value_error"),
+            ({"width": 2048, "height": 512}, "value_error"),
+            ({"width": 1536, "height": 512}, None),
+            ("auto", None),
+        ],
+    )
+    def test_sizes_may_be_held_to_steps_areas_and_shapes(self, size: object, kind: str | None) -> None:
+        checked = load_endpoints()["openai/gpt-image-2/edit"].check(
+            {"prompt": "x", "image_urls": [], "image_size": size}
+        )
+        if kind is None:
+            assert isinstance(checked, dict)
+        else:
+            assert isinstance(checked, Reply)
+            assert kind in {entry["type"] for entry in json.loads(checked.content)["detail"]}
+
+    @pytest.mark.parametrize(("keep", "read"), [("first", 0), ("last", 1)])
+    def test_of_too_many_pictures_those_are_read_that_the_model_keeps(
+        self, tmp_path: Path, keep: str, read: int
+    ) -> None:
+        schema = {
+            "endpoints": ["acme/keeps"],
+            "fields": {"prompt": {"type": "string"}, "image_urls": {"type": "strings"}},
+            "roles": {"images": "image_urls", "max_images": 1, "keep": keep},
+            "size": {"absent": "first_input"},
+            "billed_inputs": 4,
+        }
+        (tmp_path / "keeps.json").write_text(json.dumps(schema))
+        with SandboxServer(schema_dirs=[tmp_path]) as server, FalCalls(server) as fal:
+            urls = [data_uri(picture((48, 32))), data_uri(picture((2000, 1000)))]
+            answer = fal.run({"prompt": "x", "image_urls": urls}, "acme/keeps")
+            assert answer.json()["images"][0]["width"] == (48, 2000)[read]
+            assert answer.headers["x-fal-billable-units"] == ("2", "4")[read], "the input is billed like the output"
 
     def test_a_schema_with_a_typo_stops_the_start_and_names_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text('{"endpoints": ["a/b"], "fields": {"n": {"type": "integer", "maximum": 3}}}')
