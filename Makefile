@@ -11,7 +11,7 @@ SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve sandbox test lint format lock clean bench bench-peers
+.PHONY: help demo serve sandbox test lint format docs lock clean bench bench-peers
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts, hadolint
 format: $(VENV)/.dev ## what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## write what of docs/ is derived from the code: settings, parameters
+	$(BIN)/python -m tools.pages
 
 lock: $(VENV)/.dev ## pin all dependencies anew, with hashes, naming no index
 	$(BIN)/python tools/lock.py

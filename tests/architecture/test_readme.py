@@ -1,4 +1,4 @@
-"""The README says what is so: its table comes from the rows, its commands and settings exist."""
+"""The README says what is so: its commands and settings exist, and it leads to every page."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from app.catalogue.describe import markdown
-from app.catalogue.load import HERE, load_common, load_model
 from app.config import Config, Limits, LogSettings, MetricsSettings, Results, StorageSettings
 from app.registry import provider_classes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-
-
-def test_the_parameter_table_is_the_models_rows() -> None:
-    table = re.search(r"<!-- table: .* -->\n(.*?)<!-- end of table -->", README, re.DOTALL)
-    assert table
-    model = load_model(HERE / "models" / "qwen-image-edit-2509.yaml", load_common())
-    assert table[1].strip() == markdown(model.offers[0]).strip(), "run: imagegate models table qwen-image-edit-2509"
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -35,6 +26,17 @@ def test_every_link_into_the_tree_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_page_can_be_reached_from_it() -> None:
+    seen, left = set(), {ROOT / "README.md"}
+    while left:
+        page = left.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#:\s]+\.md)", page.read_text("utf-8"))
+        left |= {(page.parent / link).resolve() for link in links} - seen
+    assert [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page not in seen] == []
+    assert len(README.splitlines()) < 150  # a newcomer's page
 
 
 def test_every_variable_that_is_named_is_read() -> None:

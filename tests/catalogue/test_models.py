@@ -294,8 +294,3 @@ def test_the_page_of_models_is_the_catalogue() -> None:
     table = re.search(r"<!-- table: imagegate models overview -->\n(.*?)<!-- end of table -->", page, re.DOTALL)
     assert table
     assert table[1].strip() == overview(MODELS).strip(), "run: imagegate models overview"
-
-
-def test_the_readme_names_every_model() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert {model.id for model in MODELS} <= set(re.findall(r"`([^`\s]+)`", readme))

@@ -98,7 +98,7 @@ def test_models_check_says_all_that_is_wrong_with_files_and_folders(tmp_path: Pa
     for line in (
         f"a.yaml:{at['cfg_scale:']}: {offer}: row cfg_scale: to: Field required",
         f"a.yaml:{at['to: guidance_scale']}: {offer}: row cfg_scale: too: Extra inputs are not permitted",
-        f"{offer}: row size: no converter 'magic' (known: dimensions)",
+        f"{offer}: row size: no converter 'magic' (known: dimensions, words)",
         f"{offer}: row n: per_call 9 is above max_per_call 4",
         "b.yaml:5: 'id' stands here twice",
         "c.yaml:2: is not YAML",

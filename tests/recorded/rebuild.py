@@ -229,6 +229,23 @@ def json_clients() -> None:
     request("base64-json", headers, json.dumps(bare).encode())
 
 
+def words_alone() -> None:
+    """JSON to images/generations: LangChain's two DALL-E tools (captured, langchain-community 0.4.2, @langchain/openai
+    1.5.8, 2026-11-26), and Open WebUI."""
+    path = "/openai/v1/images/generations"
+    asked = {"model": "qwen-image", "prompt": "make it night", "n": 1, "size": "512x512"}
+    bodies: dict[str, dict[str, object]] = {
+        "langchain-community": asked,
+        "langchain-js": asked | {"response_format": "url", "style": "vivid", "quality": "standard"},
+        "open-webui-generations": asked | {"response_format": "b64_json"},
+    }
+    agents = {"langchain-community": "OpenAI/Python 3.57.0", "langchain-js": "OpenAI/JS 6.49.0"}
+    for name, body in bodies.items():
+        agent = agents.get(name, "Python/3.11 aiohttp/3.14.5")
+        headers = ["Authorization: Bearer sk-test", "Content-Type: application/json", f"User-Agent: {agent}"]
+        request(name, headers, json.dumps(body, separators=(",", ":")).encode(), path)
+
+
 if __name__ == "__main__":
     for write in (
         open_webui,
@@ -243,5 +260,6 @@ if __name__ == "__main__":
         cherry_studio,
         hermes,
         json_clients,
+        words_alone,
     ):
         write()
