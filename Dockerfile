@@ -1,7 +1,7 @@
 FROM python:3.12-slim AS build
-COPY requirements.lock requirements-build.lock /src/
+COPY requirements-redis.lock requirements-build.lock /src/
 RUN python -m venv /app \
- && /app/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements.lock \
+ && /app/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements-redis.lock \
  && python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements-build.lock
 COPY pyproject.toml README.md LICENSE /src/
 COPY app /src/app

@@ -4,6 +4,9 @@ Each provider has one queue. Callers take turns in it, and within a caller first
 thousand jobs waiting delays another one's job by one of its own. A caller at their own limit is passed over until one
 of their jobs ends, so nobody waits behind them. Every grant is O(1); a caller with no job leaves no trace.
 
+How many jobs one caller may run at once can be shared by several gateways (`Places`). Everything else is this
+process's: who finds no place there waits here, at the head of the caller's line.
+
 The queue is bounded by `check`, before a request is worked on; `slot` itself never refuses, because by then work was
 put in. The bound counts who waits now, not who is being prepared: check again just before the slots are asked for.
 """
@@ -14,6 +17,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from app.errors import RateLimited
 from providers.base import Clock
@@ -25,16 +29,32 @@ SHARE = 4
 
 SMOOTHING = 1 / 8  # weight of the newest job in the average of durations, as for TCP's round trips (RFC 6298)
 FIRST_GUESS_SECONDS = 10.0  # a job's duration before any has ended
+PLACE_SECONDS = 0.2  # until those whom other gateways left no place ask again
 RETRY_LEAST, RETRY_MOST = 1.0, 120.0  # OpenAI's SDK obeys Retry-After up to 120 s, above that it gives up
+
+
+class Places(Protocol):
+    """Who of several gateways runs how many jobs of a caller at a provider. Must not raise: one that cannot reach what
+    it shares lets everybody in."""
+
+    def name(self) -> str:
+        """A new place's name."""
+
+    async def take(self, provider: str, caller: str, most: int, place: str) -> bool:
+        """Take a place, if fewer than `most` are taken. Also who is cancelled meanwhile has to `leave` it."""
+
+    def leave(self, provider: str, caller: str, place: str) -> None:
+        """It is free, if it was taken. Returns at once."""
 
 
 class _Line:
     """One caller's jobs at one provider."""
 
-    __slots__ = ("most", "running", "waiting")
+    __slots__ = ("barred", "most", "running", "waiting")
 
     def __init__(self, most: int) -> None:
         self.most = most  # jobs at once; 0 = no limit
+        self.barred = False  # for a moment: other gateways' jobs have all places
         self.running = 0
         self.waiting: OrderedDict[asyncio.Future[float], None] = OrderedDict()  # ordered, and O(1) to leave
 
@@ -62,12 +82,13 @@ class _Lane:
 class Admission:
     """Slots for upstream jobs. One for the whole process, used from one event loop."""
 
-    def __init__(self, clock: Clock, *, jobs: int, jobs_per_key: int, queue: int) -> None:
+    def __init__(self, clock: Clock, *, jobs: int, jobs_per_key: int, queue: int, places: Places | None = None) -> None:
         """At each provider: `jobs` run at once, `jobs_per_key` of one caller, `queue` wait. 0 = no limit."""
         self._clock = clock
         self._jobs = jobs
         self._jobs_per_key = jobs_per_key
         self._queue = queue
+        self._places = places
         self._lanes: dict[str, _Lane] = {}
 
     def check(self, provider: str, caller: str, jobs: int, *, most: int | None = None) -> None:
@@ -94,12 +115,20 @@ class Admission:
         """A place among the jobs that run, as soon as it is this caller's turn; `most` as for `check`. May be cancelled
         at any time."""
         lane = self._lanes.setdefault(provider, _Lane())
-        began = await self._turn(lane, caller, self._most(most))
+        own = self._most(most)
+        began = await self._turn(lane, caller, own)
+        place = ""
+        if self._places is not None and own:
+            place = self._places.name()
+            began = await self._place(self._places, provider, lane, caller, own, place, began)
         try:
             yield
         finally:
             seconds = self._clock.monotonic() - began
             lane.average = seconds if lane.average is None else lane.average + (seconds - lane.average) * SMOOTHING
+            if self._places is not None and place:
+                self._places.leave(provider, caller, place)
+                lane.lines[caller].barred = False  # there is one now
             self._release(lane, caller, began)
 
     def waiting(self, provider: str) -> int:
@@ -125,11 +154,19 @@ class Admission:
         line.most = most  # it may have been changed since
         if self._room(lane, line, 1):
             return self._take(lane, line)
+        return await self._wait(lane, caller, line, self._line_up(lane, caller, line))
+
+    def _line_up(self, lane: _Lane, caller: str, line: _Line, *, first: bool = False) -> asyncio.Future[float]:
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         line.waiting[turn] = None
+        if first:
+            line.waiting.move_to_end(turn, last=False)
         lane.waiting += 1
         if self._under_own_limit(line):
             lane.turns.setdefault(caller)
+        return turn
+
+    async def _wait(self, lane: _Lane, caller: str, line: _Line, turn: asyncio.Future[float]) -> float:
         try:
             return await turn
         except asyncio.CancelledError:
@@ -140,6 +177,33 @@ class Admission:
             elif not turn.cancelled():  # granted and cancelled in one step
                 self._release(lane, caller, turn.result())
             raise
+
+    async def _place(
+        self, places: Places, provider: str, lane: _Lane, caller: str, most: int, place: str, began: float
+    ) -> float:
+        """With a slot that was taken: a place as well. While there is none, others have the slot. When the last one was
+        taken, on the clock."""
+        while True:
+            try:
+                if await places.take(provider, caller, most, place):
+                    return began
+            except BaseException:
+                places.leave(provider, caller, place)
+                self._release(lane, caller, began)
+                raise
+            line = lane.lines[caller]
+            turn = self._line_up(lane, caller, line, first=True)
+            if not line.barred:
+                line.barred = True
+                asyncio.get_running_loop().call_later(PLACE_SECONDS, self._unbar, lane, caller, line)
+            self._release(lane, caller, began)
+            began = await self._wait(lane, caller, line, turn)
+
+    def _unbar(self, lane: _Lane, caller: str, line: _Line) -> None:
+        line.barred = False
+        if lane.lines.get(caller) is line and line.waiting and self._under_own_limit(line):
+            lane.turns.setdefault(caller)
+            self._grant_all(lane)
 
     def _take(self, lane: _Lane, line: _Line) -> float:
         now = self._clock.monotonic()
@@ -156,6 +220,9 @@ class Admission:
         if line.waiting:
             lane.turns.setdefault(caller)
         self._tidy(lane, caller, line)
+        self._grant_all(lane)
+
+    def _grant_all(self, lane: _Lane) -> None:
         while lane.turns and (not self._jobs or lane.running < self._jobs):
             self._grant(lane, next(iter(lane.turns)))
 
@@ -177,7 +244,7 @@ class Admission:
     # ---- numbers
 
     def _under_own_limit(self, line: _Line) -> bool:
-        return not line.most or line.running < line.most
+        return not line.barred and (not line.most or line.running < line.most)
 
     def _most(self, most: int | None) -> int:
         return self._jobs_per_key if most is None else most
@@ -185,7 +252,7 @@ class Admission:
     def _room(self, lane: _Lane, line: _Line, jobs: int) -> int:
         """How many of so many jobs of this caller could run at once."""
         free = self._jobs - lane.running if self._jobs else jobs
-        own = line.most - line.running if line.most else jobs
+        own = 0 if line.barred else line.most - line.running if line.most else jobs
         return min(jobs, free, own)
 
     def _retry_after(self, lane: _Lane, line: _Line) -> float:
@@ -196,7 +263,7 @@ class Admission:
         """
         rounds = lane.waiting / max(lane.running, 1)
         if not self._under_own_limit(line):
-            rounds = max(rounds, len(line.waiting) / line.running)
+            rounds = max(rounds, len(line.waiting) / max(line.running, 1))
         seconds = rounds * lane.seconds_a_job(self._clock.monotonic())
         return min(max(seconds, RETRY_LEAST), RETRY_MOST)
 

@@ -181,6 +181,11 @@ class Config(Strict):
         SecretStr(""),
         description="Where the journal is: sqlite:///path or postgresql://…; empty: imagegate.db in data_dir.",
     )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Where several gateways count rates and jobs at once together: redis://, rediss:// or unix://; "
+        "empty: each counts its own.",
+    )
     drain_seconds: float = Field(210, gt=0, description="How long running requests may go on after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(

@@ -77,6 +77,8 @@ class Gauges(Collector):
             yield _gauge("storage_free_bytes", "How much can still be stored on this machine.", free)
         trouble = now.storage.trouble() is not None
         yield _gauge("storage_trouble", "1: the bucket takes no pictures, they are kept on this machine.", trouble)
+        lost = now.board is not None and now.board.trouble is not None
+        yield _gauge("limits_alone", "1: Redis cannot be used, limits are counted by each gateway alone.", lost)
         if self._jobs is not None:
             jobs = self._jobs
             yield _by(

@@ -33,6 +33,7 @@ from app.api.pictures import PictureLoader
 from app.api.playground import playground_router
 from app.api.request import RequestReader
 from app.api.requests import requests_router
+from app.board import Board
 from app.breaker import Breakers, BreakerView
 from app.budgets import Memory
 from app.caretaker import Caretaker
@@ -49,7 +50,7 @@ from app.http1 import Http1
 from app.jobs import Journal
 from app.keyring import KeyRing
 from app.keys import Keys
-from app.limits import LocalLimiter, Rates
+from app.limits import Limiter, LocalLimiter, Rates
 from app.live import Live, Running, model_folders
 from app.logbook import Logbook
 from app.media.blob import Room
@@ -62,6 +63,8 @@ from app.receipts import Receipts, write_log
 from app.recovery import Recovery
 from app.registry import ProviderClass, RegistryError, provider_classes
 from app.runs import Runs
+from app.shared_limits import RedisLimiter
+from app.shared_places import RedisPlaces
 from app.sources import Sources
 from app.storage.choice import storage_for
 from app.store.db import database_for
@@ -181,9 +184,12 @@ def build(
     keep_seconds = config.repeats.keep_seconds
     recovery = Recovery(journal, upstreams, harvester, clock, now=time.time, keep_seconds=keep_seconds)
     limits = config.limits
-    admission = Admission(clock, jobs=limits.jobs, jobs_per_key=limits.jobs_per_key, queue=limits.queue)
+    board = _board(config, clock)
+    places = None if board is None else RedisPlaces(board, clock)
+    admission = Admission(clock, jobs=limits.jobs, jobs_per_key=limits.jobs_per_key, queue=limits.queue, places=places)
     breakers = Breakers(clock, _log_health)
-    limiter = LocalLimiter(clock)
+    own = LocalLimiter(clock)
+    limiter: Limiter = own if board is None else RedisLimiter(board, own)
     rates = Rates(limiter)
     runs = Runs(
         finish=config.on_disconnect == "finish",
@@ -255,6 +261,12 @@ def build(
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await database.open()
         await storage.start()
+        if board is None:
+            log.info("limits per minute and jobs at once are counted by this process alone (no redis_url)")
+        else:
+            await board.start()
+        if places is not None:
+            places.start()
         gateway.start()
         logbook.start()
         sweeper = Sweeper(storage, upkeep, config.log, time.time)
@@ -268,6 +280,10 @@ def build(
             await asyncio.gather(*tasks, return_exceptions=True)
             await gateway.close()
             await logbook.close()
+            if places is not None:
+                await places.close()
+            if board is not None:
+                await board.close()
             await storage.close()
             await database.close()
             for one in (*downloaders, for_callers):
@@ -289,11 +305,23 @@ def build(
     asgi.include_router(keys_router(keys, auth, config.limits))
     asgi.include_router(files_router(storage))
     asgi.include_router(
-        ops_router(catalogue, storage, labels, breakers, database.label, gateway.problems, live.view, __version__)
+        ops_router(
+            catalogue, storage, labels, breakers, database.label, board, gateway.problems, live.view, __version__
+        )
     )
     asgi.include_router(playground_router([config.public_url, config.storage.endpoint]))
     sources = Sources(
-        lambda: gateway.catalogue, telemetry.visits, runs, admission, breakers, memory, pool, journal, database, storage
+        lambda: gateway.catalogue,
+        telemetry.visits,
+        runs,
+        admission,
+        breakers,
+        memory,
+        pool,
+        journal,
+        database,
+        storage,
+        board,
     )
     for router in telemetry.routers(sources, config.metrics):
         asgi.include_router(router)
@@ -317,6 +345,16 @@ def _guard(origins: frozenset[str], setting: str) -> Guard:
         return Guard(origins)
     except ValueError as error:
         raise ConfigError(f"{setting}: {error}") from None
+
+
+def _board(config: Config, clock: SystemClock) -> Board | None:
+    url = config.redis_url.get_secret_value()
+    try:
+        return Board(url, clock) if url else None
+    except ValueError:  # in its own words it would repeat the URL, and the password with it
+        raise ConfigError("redis_url: must be redis://…, rediss://… or unix://…") from None
+    except ImportError:
+        raise ConfigError("redis_url: needs the package redis. Install imagegate[redis].") from None
 
 
 def _log_health(offer: str, view: BreakerView) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.admission import Admission
+from app.board import Board
 from app.breaker import Breakers
 from app.budgets import Memory
 from app.catalogue.load import Catalogue
@@ -31,3 +32,4 @@ class Sources:
     journal: Journal
     database: Database
     storage: Storage
+    board: Board | None

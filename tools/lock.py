@@ -17,6 +17,7 @@ COMPILE += ["--no-emit-index-url", "--no-annotate", "--no-header"]
 LOCKS = {
     "requirements.lock": "",
     "requirements-otel.lock": "otel",
+    "requirements-redis.lock": "redis",
     "requirements-demo.lock": "demo",
     "requirements-dev.lock": "dev",
     "requirements-bench.lock": "bench",

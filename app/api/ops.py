@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from app.board import Board
 from app.breaker import Breakers
 from app.catalogue.load import Catalogue
 from app.storage.base import Storage
@@ -19,6 +20,7 @@ def ops_router(
     providers: Mapping[str, str],
     breakers: Breakers,
     database: str,
+    board: Board | None,
     problems_of_gateway: Callable[[], list[str]],
     live: Callable[[], Mapping[str, Any]],
     version: str,
@@ -31,8 +33,8 @@ def ops_router(
 
     async def readyz() -> JSONResponse:
         """503 when no work can be taken: it is stopping, has no room, or every offer that was ever asked refuses our
-        account. One that merely fails at the moment is reported, and tried again by itself; so is a bucket, and a file
-        that was refused while the old one stays in force."""
+        account. One that merely fails at the moment is reported, and tried again by itself; so is a bucket, a Redis,
+        and a file that was refused while the old one stays in force."""
         offers, changes = catalogue.offers(), live()
         asked = {name: view for name, view in breakers.states().items() if name in offers}
         out = {name: view for name, view in asked.items() if view.state != "closed"}
@@ -40,19 +42,26 @@ def ops_router(
         if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
         locked = [name for name, view in out.items() if view.locked]
-        trouble = storage.trouble()
+        trouble, alone = storage.trouble(), board is None or board.trouble is not None
+        lost = [f"Redis: {board.trouble}; limits are not shared"] if board is not None and board.trouble else []
         ready = not problems and not (asked and len(locked) == len(asked))
         body = {
-            "status": "not ready" if not ready else "degraded" if out or trouble or changes["refused"] else "ready",
+            "status": "not ready"
+            if not ready
+            else "degraded"
+            if out or trouble or lost or changes["refused"]
+            else "ready",
             "problems": problems
             + [f"{name} is locked: {out[name].why}" for name in locked]
             + ([f"the store: {trouble}"] if trouble else [])
+            + lost
             + [f"refused: {reason}" for reason in changes["refused"]],
             "configuration": changes,
             "models": len(catalogue),
             "providers": dict(providers),
             "offers": {name: {"state": view.state, "reason": view.why} for name, view in out.items()},
             "database": database,
+            "limits": "per process" if alone else "shared",
         }
         return JSONResponse(body, 200 if ready else 503)
 
