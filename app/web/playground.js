@@ -10,7 +10,7 @@ import { Plan, microsOf } from "./plan.js";
 import { Result } from "./result.js";
 import { bodyOf, cancel, pathOf, runs, start } from "./run.js";
 import { createStore, useStore } from "./store.js";
-import { count, money, perUnit } from "./words.js";
+import { DOES, count, money, perUnit } from "./words.js";
 
 const ESTIMATE_MS = 300;
 const HEAVY = 4 << 20; // above so many bytes, words are waited for longer before all is sent again
@@ -28,6 +28,13 @@ export function Playground() {
     return html`<div class="page"><h1>Playground</h1><div class="card"><${Empty} icon="picture" title="No models yet" text="Add a model file to the folder that IMAGEGATE_MODELS_DIR names, and start the gateway again." /></div></div>`;
   }
   return html`<${Desk} models=${models.value?.data} keyed=${Boolean(key)} />`;
+}
+
+/** By what they do first. */
+function groups(models) {
+  const found = new Map();
+  for (const one of models) found.set(one.modes[0], [...(found.get(one.modes[0]) ?? []), one]);
+  return [...found];
 }
 
 function Desk({ models, keyed }) {
@@ -107,7 +114,7 @@ function Desk({ models, keyed }) {
             <div class="field">
               <div class="head"><label for="model">Model</label>${model && html`<a class="small" href=${`/models/${idPath(model.id)}`}>About it</a>`}</div>
               <select id="model" class="input" value=${id ?? ""} disabled=${!models} onChange=${(event) => { draft.set({ model: event.target.value, offer: "" }); history.replaceState(null, "", "/"); }}>
-                ${models ? models.map((one) => html`<option value=${one.id}>${one.name}</option>`) : html`<option value="">Loading …</option>`}
+                ${models ? groups(models).map(([mode, some]) => html`<optgroup label=${DOES[mode] ?? mode}>${some.map((one) => html`<option value=${one.id}>${one.name}</option>`)}</optgroup>`) : html`<option value="">Loading …</option>`}
               </select>
               <p class="hint">${model ? model.description : "\u00a0"}</p>
             </div>

@@ -55,6 +55,8 @@ export function adviceFor(code) {
   return { title, next, action };
 }
 
+export const DOES = { "image-edit": "Edit pictures", "text-to-image": "Make pictures from words" };
+
 export const HOW = {
   passthrough: "sent to the provider as it is",
   renamed: "sent under the provider's own name",

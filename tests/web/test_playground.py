@@ -348,3 +348,18 @@ def test_the_log_shows_what_became_of_a_run_and_its_pictures(gateway: Served, op
     shoot(page, "request-desktop-light")
     page.get_by_role("link", name="All requests").click()
     expect(page.locator("tbody tr").first).to_contain_text("completed")
+
+
+def test_a_model_makes_pictures_from_words(gateway: Served, open_page: OpenPage) -> None:
+    page = open_page(gateway)
+    model = page.get_by_label("Model", exact=True)
+    assert model.locator("optgroup").evaluate_all("all => all.map(one => one.label)") == [
+        "Edit pictures",
+        "Make pictures from words",
+    ]
+    model.select_option("qwen-image")
+    expect(page.get_by_text("Drop, paste or choose")).to_have_count(0)
+    page.locator("#p-prompt").fill("a harbour in fog")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_text("1024 × 768")).to_be_visible()
+    expect(page.get_by_text("fal/fal-ai/qwen-image")).to_be_visible()
