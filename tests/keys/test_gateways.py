@@ -74,6 +74,19 @@ def hammer(pair: Pair, key: Json, times: int) -> list[int]:
     return at_once(*((lambda number=number: ask(number)) for number in range(times)))
 
 
+def undisturbed(pair: Pair, times: int, **limits: object) -> list[int]:
+    """The same with a key of its own, as it goes while Redis answers in time: on a busy machine it may not, and then
+    each gateway counts by itself for a moment, as it should."""
+    for _ in range(10):
+        for gate in pair:
+            until(lambda gate=gate: gate.http.get("/readyz").json()["limits"] == "shared")
+        before = [gate.log().count("Redis cannot be used") for gate in pair]
+        statuses = hammer(pair, make(pair[0], **limits), times)
+        if [gate.log().count("Redis cannot be used") for gate in pair] == before:
+            return statuses
+    raise AssertionError("Redis never answered in time")
+
+
 def test_two_gateways_keep_one_budget(pair: Pair) -> None:
     key = make(pair[0], budget_total="0.12")  # of 0.03 each
     statuses = hammer(pair, key, 12)
@@ -82,7 +95,7 @@ def test_two_gateways_keep_one_budget(pair: Pair) -> None:
 
 def test_two_gateways_keep_one_rate_and_go_on_when_redis_does_not(pair: Pair, redis: RedisServer) -> None:
     assert [gate.http.get("/readyz").json()["limits"] for gate in pair] == ["shared", "shared"]
-    statuses = hammer(pair, make(pair[0], requests_per_minute=5), 12)
+    statuses = undisturbed(pair, 12, requests_per_minute=5)
     assert sorted(statuses) == [200] * 5 + [429] * 7
     redis.kill()
     statuses = hammer(pair, make(pair[0], requests_per_minute=3), 12)
@@ -99,12 +112,9 @@ def test_two_gateways_keep_one_rate_and_go_on_when_redis_does_not(pair: Pair, re
 
 
 def test_two_gateways_run_no_more_jobs_of_a_key_than_it_may_have(pair: Pair, upstream: SandboxServer) -> None:
-    key = make(pair[0], concurrent_jobs=2)
-    before = len(upstream.jobs())
     upstream.script(on("submit", "run_for", None, seconds=1))
-    assert hammer(pair, key, 6) == [200] * 6
-    jobs = sorted(job["submitted_at"] for job in upstream.jobs()[before:])
-    assert len(jobs) == 6
+    assert undisturbed(pair, 6, concurrent_jobs=2) == [200] * 6
+    jobs = sorted(job["submitted_at"] for job in upstream.jobs())[-6:]
     # Each ran for a second: so the third after one cannot have begun within it.
     assert all(later - earlier > 0.9 for earlier, later in zip(jobs, jobs[2:], strict=False))
 
