@@ -69,7 +69,7 @@ class Catalogue:
         names: dict[str, Model] = {}
         patterns: list[tuple[str, Model]] = []
         problems: list[str] = []
-        for model in models:
+        for model in sorted(models, key=lambda model: model.rank):
             for name in (model.id, *model.aliases):
                 if name in names:
                     problems.append(f"{model.id}: the name {name!r} already belongs to {names[name].id}")

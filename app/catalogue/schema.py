@@ -310,6 +310,7 @@ class Model(Strict):
     creator: str
     description: str = ""
     released: int = 0  # unix seconds, OpenAI's `created`
+    rank: int = 100  # of its place in lists: the lower, the earlier; then by file
     aliases: tuple[str, ...] = ()
     modes: tuple[Mode, ...] = Field(min_length=1)
     offers: tuple[Offer, ...] = Field(min_length=1)

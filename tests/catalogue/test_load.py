@@ -201,3 +201,9 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(CatalogueError, match="'name' stands here twice"):
         load(tmp_path)
+
+
+def test_a_models_rank_is_its_place_in_lists() -> None:
+    ranked = [model.rank for model in load(HERE / "models")]
+    assert ranked == sorted(ranked)
+    assert len(set(ranked)) > 1

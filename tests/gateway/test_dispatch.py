@@ -495,7 +495,7 @@ class TestTimeAndDefects:
 
     async def test_an_adapter_that_ignores_the_deadline_does_not_hold_the_caller(self) -> None:
         provider = FakeProvider(Turn(collect=hang))
-        run = Run(provider, clock=RealClock(), seconds=0.05)
+        run = Run(provider, clock=RealClock(), seconds=0.5)
         (one,) = await run.to_the_end()
         await run.dispatcher.settle()
         assert one.error is not None
