@@ -63,7 +63,9 @@ async def table(
     name: str, columns: Sequence[str], chunks: AsyncGenerator[Iterable[Sequence[Cell]], None]
 ) -> StreamingResponse:
     """A table that is sent as it is read. Raises GatewayError if not even its beginning can be."""
-    first = await anext(chunks, ())
+    first: Iterable[Sequence[Cell]] = ()
+    async for first in chunks:  # not `anext` with a default: of what ends without a row it raises RuntimeError
+        break
 
     async def texts() -> AsyncGenerator[bytes, None]:
         yield lines([columns])

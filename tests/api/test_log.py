@@ -358,6 +358,10 @@ class TestMoney:
 
 
 class TestTables:
+    def test_a_table_of_nothing_has_its_header(self, gate: Gate) -> None:
+        assert lines(gate, "/v1/requests", model="none") == lines(gate, "/v1/usage", model="none") == []
+        assert gate.http.get("/v1/requests?format=csv&rows=jobs&model=none").text.startswith("request,created,key,")
+
     def test_what_a_spreadsheet_would_run_is_text(self, gate: Gate) -> None:
         for number, sign in enumerate("=+-@"):
             gate.ask("formula", headers={"idempotency-key": f'{sign}cmd|" /C calc"!A{number}, "x"'})

@@ -224,7 +224,7 @@ JOBS: tuple[Row, ...] = (
         id="M9-job-result-lost",
         fault="job: done and billed, its result 404 for good",
         rules=(on("submit", "lose_result"),),
-        headers={"x-request-timeout": "2"},
+        headers={"x-request-timeout": "6"},
         slow=True,
         expected="an error that says it is not known; `lost`: asked for for a day, its price reserved",
         numbers=answered("502 provider_bad_response", told="unknown", journal="1 lost", charged="0", pictures=0),
