@@ -19,13 +19,18 @@ from providers.base import Fault, ProviderError
 from providers.http import Answer, retry_after
 
 # https://platform.openai.com/docs/guides/error-codes and the Images API's own, November 2026.
-_REFUSALS = frozenset(
-    {"content_policy_violation", "moderation_blocked", "content_filter", "image_generation_user_error"}
-)
+# Not the type `image_generation_user_error`: a size that cannot be made and a model that does not exist have it, too.
+_REFUSALS = frozenset({"content_policy_violation", "moderation_blocked", "content_filter"})
 _ACCOUNT = frozenset(
     {"invalid_api_key", "insufficient_quota", "billing_hard_limit_reached", "model_not_found", "model_not_allowed",
      "account_deactivated", "organization_not_verified"}
 )  # fmt: skip
+# Another imagegate's words for what its own provider did: it tells the cost in a header, if it is known.
+_OPEN = frozenset(
+    {"upstream_ambiguous", "provider_timeout", "provider_bad_response", "provider_unavailable",
+     "provider_misconfigured", "all_providers_failed", "internal_error"}
+)  # fmt: skip
+_UNSAID = (408, 409, 499)  # of the exchange, not of the request: the server may be at work all the same
 _TEXT: Mapping[Fault, str] = {
     Fault.INVALID: "The provider did not accept the request.",
     Fault.REFUSED: "The provider refused this request for its content.",
@@ -42,17 +47,18 @@ def failure(answer: Answer) -> ProviderError:
     """What an answer that is no success means.
 
     The exchange is the whole job: an answer of the server's own says that the job is over, and without a picture it is
-    not billed, unless it says so itself (another imagegate does). What a proxy on the way says (502, 504, any page)
-    leaves open whether the server is still at work.
+    not billed, unless it says so itself. Another imagegate does; where it does not, it does not know. What a proxy on
+    the way says (502, 504, any page) leaves open whether the server is still at work.
     """
     told = _told(answer.json())
     fault = _fault(answer.status, told)
     own = told is not None
     charged = _charged(answer)
-    over = answer.status < 500 or own
-    refused = answer.status < 500 and answer.status not in (408, 409, 499) and charged is not True
+    unknown = charged is None and told is not None and _leaves_open(answer.status, told)
+    over = not unknown and (own or (answer.status < 500 and answer.status not in _UNSAID))
+    refused = answer.status < 500 and answer.status not in _UNSAID
     # 503 in the server's own words: it has no room, and has not begun.
-    turned_away = refused or (answer.status == 503 and own and charged is not True)
+    turned_away = (refused or (answer.status == 503 and own)) and charged is not True and not unknown
     return ProviderError(
         fault,
         _TEXT[fault],
@@ -108,7 +114,8 @@ def _fault(status: int, told: _Told | None) -> Fault:
     words = {told.code, told.type} if told is not None else set()
     if words & _REFUSALS:
         return Fault.REFUSED
-    if words & _ACCOUNT or status in (401, 402, 403, 404, 405):
+    wrong_model = status < 500 and told is not None and told.field == "model"  # `model` is ours to send
+    if words & _ACCOUNT or wrong_model or status in (401, 402, 403, 404, 405):
         return Fault.UNAUTHORIZED  # not the caller's doing: the key, the account, the address or the model's name
     match status:
         case 429:
@@ -120,6 +127,13 @@ def _fault(status: int, told: _Told | None) -> Fault:
         case _ if status >= 409:
             return Fault.UNAVAILABLE
     return Fault.MALFORMED  # a redirect, or 1xx
+
+
+def _leaves_open(status: int, told: _Told) -> bool:
+    """Whether these are another imagegate's words, who would have told the cost if it were known."""
+    if status >= 500:
+        return told.code in _OPEN and status != 503  # 503: it has not asked anybody
+    return (told.code, told.type) == ("content_policy_violation", "image_generation_user_error")
 
 
 def _charged(answer: Answer) -> bool | None:

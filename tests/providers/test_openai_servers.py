@@ -186,6 +186,33 @@ def test_a_servers_own_error_costs_nothing_and_says_nothing_of_its_text(running:
     assert caught.value.response.headers["x-imagegate-cost"] == "0"
 
 
+def test_a_server_that_failed_without_a_bill_leaves_it_to_the_next(running: Running) -> None:
+    running.servers["openai"].next = Answer(500, {"error": {"message": "broken", "type": "server_error"}})
+    before = running.servers["azure"].jobs
+    assert running.edit("gpt-image-2").data
+    assert running.servers["azure"].jobs == before + 1
+
+
+@pytest.mark.parametrize("code", ["upstream_ambiguous", "provider_timeout"])
+def test_what_a_gateway_behind_cannot_tell_the_cost_of_is_not_bought_again(running: Running, code: str) -> None:
+    error = {"message": "not known", "type": "server_error", "param": None, "code": code}
+    running.servers["openai"].next = Answer(502, {"error": error}, {"x-should-retry": "false"})
+    before = running.servers["azure"].jobs
+    with pytest.raises(APIStatusError) as caught:
+        running.edit("gpt-image-2")
+    assert caught.value.code == "upstream_ambiguous"
+    assert "x-imagegate-cost" not in caught.value.response.headers
+    assert running.servers["azure"].jobs == before
+
+
+def test_a_size_that_the_server_refuses_is_no_matter_of_content(running: Running) -> None:
+    error = {"message": "no", "type": "image_generation_user_error", "param": "size", "code": "invalid_value"}
+    running.servers["openai"].next = Answer(400, {"error": error})
+    with pytest.raises(BadRequestError) as caught:
+        running.edit("gpt-image-2", size="1024x1024")
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "size")
+
+
 def test_a_gateway_behind_a_gateway_edits(running: Running) -> None:
     running.sandbox.reset()
     answer = running.edit("qwen-at-imagegate", n=2, extra_body={"seed": 7, "num_inference_steps": 9})
