@@ -4,6 +4,7 @@ are documented to be, and a second real gateway before fal's sandbox."""
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from openai import APIStatusError, BadRequestError, OpenAI
+from PIL import Image
 
 from app.children import Child
 from tests.fakes.openai_server import KEY, Answer, OpenAIServer, Seen, png
@@ -38,6 +40,12 @@ def openai(seen: Seen) -> Answer | None:
         return no("unknown_parameter")
     if seen.fields.get("model") != "gpt-image-2" or seen.headers.get("authorization") != f"Bearer {KEY}":
         return no("model_not_found")
+    if size := seen.fields.get("size"):
+        width, height = map(int, size.split("x"))
+        if width % 16 or height % 16 or width * height < 655_360:
+            return no("invalid_value")
+    if seen.path == "/v1/images/generations":
+        return None if seen.headers["content-type"] == "application/json" else no("unsupported_content_type")
     return None if seen.path == "/v1/images/edits" and 1 <= len(seen.files.get("image[]", [])) <= 16 else no("image")
 
 
@@ -211,6 +219,35 @@ def test_a_size_that_the_server_refuses_is_no_matter_of_content(running: Running
     with pytest.raises(BadRequestError) as caught:
         running.edit("gpt-image-2", size="1024x1024")
     assert (caught.value.code, caught.value.param) == ("invalid_value", "size")
+
+
+def test_a_size_below_what_the_server_makes_is_asked_for_larger_and_fitted(running: Running) -> None:
+    answer = running.edit("openai/gpt-image-2", size="300x200", response_format="b64_json")
+    assert running.servers["openai"].requests[-1].fields["size"] != "300x200"
+    assert Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).size == (300, 200)
+
+
+def test_words_alone_make_a_picture(running: Running) -> None:
+    answer = running.client.images.generate(
+        model="gpt-image-2", prompt="night", size="1024x1024", response_format="b64_json"
+    )
+    assert base64.b64decode(answer.data[0].b64_json).startswith(b"\x89PNG")
+    seen = running.servers["openai"].requests[-1]
+    assert seen.path == "/v1/images/generations"
+    assert {name: seen.fields[name] for name in ("model", "prompt", "size")} == {
+        "model": "gpt-image-2",
+        "prompt": "night",
+        "size": "1024x1024",
+    }
+
+
+def test_a_gateway_behind_a_gateway_makes_pictures_from_words(running: Running) -> None:
+    running.sandbox.reset()
+    answer = running.client.images.generate(
+        model="words-at-imagegate", prompt="night", n=2, extra_body={"seed": 7}, response_format="url"
+    )
+    assert len(answer.data) == 2
+    assert sorted(job["payload"]["seed"] for job in running.sandbox.jobs()) == [7, 8]
 
 
 def test_a_gateway_behind_a_gateway_edits(running: Running) -> None:
