@@ -63,13 +63,15 @@ async def table(
     name: str, columns: Sequence[str], chunks: AsyncGenerator[Iterable[Sequence[Cell]], None]
 ) -> StreamingResponse:
     """A table that is sent as it is read. Raises GatewayError if not even its beginning can be."""
-    first: Iterable[Sequence[Cell]] = ()
-    async for first in chunks:  # not `anext` with a default: of what ends without a row it raises RuntimeError
+    begun: list[Iterable[Sequence[Cell]]] = []
+    async for rows in chunks:  # not `anext` with a default: Python 3.11's raises SystemError where there is no row
+        begun.append(rows)
         break
 
     async def texts() -> AsyncGenerator[bytes, None]:
         yield lines([columns])
-        yield lines(first)
+        for rows in begun:
+            yield lines(rows)
         async for rows in chunks:
             yield lines(rows)
 
