@@ -119,7 +119,7 @@ def test_with_the_keyboard_alone(gateway: Served, open_page: OpenPage) -> None:
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     assert page.locator(".compare input").input_value() == "60"
-    assert value(page, "getComputedStyle(document.querySelector('.compare')).getPropertyValue('--at')") == "60%"
+    page.wait_for_function("document.querySelector('.compare').style.getPropertyValue('--at') === '60%'")
     page.get_by_role("tab", name="Result").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="What will be sent")).to_be_focused()
