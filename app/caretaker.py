@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 
 from app.conclusion import Concluder
@@ -25,6 +26,7 @@ from providers.base import Clock
 log = logging.getLogger("imagegate.recovery")
 
 TICK_SECONDS = LEASE_SECONDS / 3
+AGAIN_SECONDS = 0.5  # after a tick that was in vain
 RETRY_SECONDS = 2.0  # between tries to take up a request while journal or store cannot be read
 
 
@@ -50,6 +52,7 @@ class Caretaker:
         self._idle: frozenset[str] = frozenset()  # what nobody worked on at the last look
         self._hopeless: set[str] = set()  # what cannot be taken up, and was told
         self.in_vain = False  # the journal could not be written a moment ago
+        self._failed = -math.inf  # when it last could not, on the clock
 
     def start(self) -> None:
         """Begin."""
@@ -67,16 +70,19 @@ class Caretaker:
         while True:
             try:
                 await self._journal.renew()
-                for row in await self._journal.adopt():
-                    self._revive(row)
+                # Where it could not be written, others may not have come to renew their leases yet either.
+                if self._clock.monotonic() - self._failed > LEASE_SECONDS:
+                    for row in await self._journal.adopt():
+                        self._revive(row)
                 await self._look_after_its_own()
                 self.in_vain = False
             except StoreError as error:
-                self.in_vain = True
-                log.error("the journal cannot be written: %s", error)
+                if not self.in_vain:  # said once
+                    log.error("the journal cannot be written: %s", error)
+                self.in_vain, self._failed = True, self._clock.monotonic()
             except Exception:
                 log.exception("the journal cannot be taken care of")
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS if self.in_vain else TICK_SECONDS)
 
     async def _look_after_its_own(self) -> None:
         """What this process owns but nobody works on, two looks in a row: an adoption whose answer was lost, a request

@@ -27,7 +27,7 @@ from app.errors import (
     bare,
 )
 from app.faults import FAULTS
-from app.jobs import Job, Journal
+from app.jobs import Job, Journal, taken_over
 from app.payloads import discreet
 from app.records import Verdict
 from app.types import Attempt, Call, Caller, Plan, Slot
@@ -155,6 +155,8 @@ class Dispatcher:
                 except ProviderError as error:
                     if error.accepted is False and order.stop.wanted:
                         raise stopped() from None
+                    if error.accepted is False and not self._journal.may_submit(job):
+                        raise taken_over() from None
                     if not self._is_own_deadline(error, order):
                         breaker.failed(error.fault, error.message)
                     order.attempts.append(self._entry(order, ticket, began, queued, error=error))
@@ -198,7 +200,7 @@ class Dispatcher:
             order.request_id,
             order.keep_results_seconds,
             order.deadline,
-            wanted=lambda: not order.stop.wanted,
+            wanted=lambda: not order.stop.wanted and self._journal.may_submit(job),
         )
         submit = asyncio.create_task(self._bound(order, job, sent))
         left = order.deadline - self._clock.monotonic()

@@ -29,6 +29,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +67,7 @@ class Job:
     mark: str
     created: float  # Unix seconds
     first: int  # the first of its pictures among the request's
+    asked: float = 0.0  # when it was entered, on the clock's monotonic scale
 
 
 def fingerprint(request: EditRequest) -> str:
@@ -100,6 +102,8 @@ class Journal:
         self._unwritten: dict[str, RequestRow] = {}  # requests that have not bought anything yet
         self._owed: deque[Callable[[], Awaitable[Any]]] = deque()
         self._payer: asyncio.Task[None] | None = None
+        self._renewed = -math.inf  # when the leases were last renewed, on the clock
+        self._unbroken = -math.inf  # since when none of them can have run out
 
     @property
     def owed(self) -> int:
@@ -171,14 +175,15 @@ class Journal:
             self._unwritten[id] = other
             return
         self._must_be_up_to_date()
-        await self._must(lambda: self.store.replan(id, text, price, plan.offer.provider, quote.currency))
+        await self._must(lambda: self.store.replan(id, self.owner, text, price, plan.offer.provider, quote.currency))
 
     async def intend(
         self, request_id: str, offer: Offer, call: Call, payload: Mapping[str, Any], *, reserve: Decimal | None = None
     ) -> Job:
-        """This payload is about to be submitted; it may cost so much. Raises Overloaded."""
-        now = self._now()
-        job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, payload_mark(payload), now, call.first)
+        """This payload is about to be submitted; it may cost so much. Raises Overloaded, also if another process has
+        taken the request over."""
+        now, asked, mark = self._now(), self._clock.monotonic(), payload_mark(payload)
+        job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, mark, now, call.first, asked)
         row = JobRow(
             id=job.id,
             request=request_id,
@@ -196,14 +201,22 @@ class Journal:
         request = self._unwritten.get(request_id)
         self._must_be_up_to_date()
         try:
-            await self._must(lambda: self.store.intend(row, request))
+            entered = await self._must(lambda: self.store.intend(row, self.owner, request))
         except Overloaded:  # it may be there all the same, and is not sent
             never = self.moved(job, "failed", of=("intent",), cost=Decimal(0))
             self._owe_later(lambda: self.store.move(never))
             raise
         finally:
             self._unwritten.pop(request_id, None)
+        if not entered:
+            raise taken_over()
         return job
+
+    def may_submit(self, job: Job) -> bool:
+        """Whether the request is surely still this process's: of one that has slept, another may have taken it over
+        since the job was entered."""
+        known = max(job.asked, self._renewed)
+        return job.asked >= self._unbroken and self._clock.monotonic() - known < LEASE_SECONDS
 
     async def _must(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -329,11 +342,15 @@ class Journal:
 
     async def renew(self) -> None:
         """What this process has begun stays its own. Raises StoreError."""
-        await self.store.renew(self.owner, self._now() + LEASE_SECONDS)
+        began, now = self._clock.monotonic(), self._now()
+        await self.store.renew(self.owner, now + LEASE_SECONDS, now)
+        if began - self._renewed > LEASE_SECONDS:  # what was entered before may have been taken over meanwhile
+            self._unbroken = began - LEASE_SECONDS
+        self._renewed = began
 
     async def adopt(self) -> list[RequestRow]:
         """Take over what a dead process left, or one that stopped. Raises StoreError."""
-        now = self._now()
+        now = await self.store.time(self._now())
         return await self.store.adopt(self.owner, now + LEASE_SECONDS, now)
 
     async def close(self) -> None:
@@ -353,6 +370,15 @@ def _over_budget(found: OverBudget) -> InsufficientQuota:
     needed, left = (f"{(amount * MICRO).normalize():f}" for amount in (found.needed, found.left))
     which = "total budget" if found.budget == "total" else f"budget for this {found.budget} (UTC)"
     return InsufficientQuota(f"The request needs {needed} USD; your API key's {which} has {left} USD left.")
+
+
+def taken_over() -> Overloaded:
+    """The word for it."""
+    return Overloaded(
+        "The gateway was held up for so long that another one has taken the request over. Nothing was sent to the "
+        "provider for this picture.",
+        retry_after=1,
+    )
 
 
 def _unwritable(why: str) -> Overloaded:

@@ -37,6 +37,10 @@ class Database(Protocol):
     """One database, used by many tasks of one event loop."""
 
     label: str  # "SQLite", "PostgreSQL": for logs and /readyz
+    clock: (
+        str | None
+    )  # SQL for Unix seconds by the clock that all who share it go by; None: their own is one and the same
+    holding: str  # SQL behind a SELECT: nobody changes the rows that it found before the transaction has ended
 
     async def open(self) -> None:
         """Bring its tables up to date. Before this, everything is a StoreError.
@@ -50,6 +54,9 @@ class Database(Protocol):
         A caller that is cancelled does not wait any longer, but its transaction goes on: what it was about to write
         of money may be written all the same. Raises StoreError.
         """
+
+    async def tidy(self, *statements: Statement) -> list[list[Row]]:
+        """As `run`, for what may take long: nobody waits for it who wants to buy."""
 
     async def read(self, sql: str, *values: Any) -> list[Row]:
         """The rows of one SELECT. Raises StoreError."""

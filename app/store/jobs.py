@@ -2,13 +2,15 @@
 
 What the states mean stands in `app.jobs`. A change of state names what it starts from, so that of two who try the same
 only one succeeds; each statement may be repeated, because a commit's answer can be lost.
+
+Leases run by the database's clock where it has one: of the times that a gateway tells then only their distance counts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from app.store import money
@@ -67,7 +69,7 @@ class RequestRow:
     fingerprint: str
     state: RequestState
     owner: str | None  # the process that works on it, until `lease`
-    lease: float
+    lease: float  # by the database's clock, where it has one
     created: float
     deadline: float
     keep_until: float  # until then the key means this request
@@ -120,14 +122,24 @@ def values_of(row: RequestRow | JobRow) -> tuple[Any, ...]:
     return tuple([getattr(row, name) for name in row.__dataclass_fields__])  # `astuple` would copy each of them
 
 
-def _insert(table: str, row: type[RequestRow | JobRow]) -> str:
-    places = ", ".join(f"${number}" for number in range(1, len(fields(row)) + 1))
-    return f"INSERT INTO {table} ({_columns(row)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
+def _places(row: type[RequestRow | JobRow], **other: str) -> str:
+    """A placeholder for each column, or what stands in its place."""
+    return ", ".join(other.get(field.name, f"${number}") for number, field in enumerate(fields(row), 1))
+
+
+def _insert(table: str, row: type[RequestRow | JobRow], source: str) -> str:
+    return f"INSERT INTO {table} ({_columns(row)}) {source} ON CONFLICT DO NOTHING RETURNING id"
+
+
+def _until(clock: str | None, lease: str, now: str) -> str:
+    """When a lease ends that ends at `lease` by a clock which shows `now`."""
+    return lease if clock is None else f"{clock} + {lease} - {now}"
 
 
 REQUEST_COLUMNS = _columns(RequestRow)
-INSERT_REQUEST = _insert("requests", RequestRow)
-INSERT_JOB = _insert("jobs", JobRow)
+INSERT_REQUEST = _insert("requests", RequestRow, f"VALUES ({_places(RequestRow)})")  # of one that nobody works on
+INSERT_JOB = _insert("jobs", JobRow, f"VALUES ({_places(JobRow)})")
+_HELD = f"FROM requests WHERE id = $2 AND owner = ${len(fields(JobRow)) + 1} AND state = 'running'"
 SELECT_REQUEST = f"SELECT {REQUEST_COLUMNS} FROM requests"  # noqa: S608
 JOB_COLUMNS = _columns(JobRow)
 SELECT_JOB = f"SELECT {JOB_COLUMNS} FROM jobs"  # noqa: S608
@@ -138,12 +150,16 @@ class JobStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._places = _places(RequestRow, lease=_until(db.clock, "$7", "$8"))
+        self._insert_request = _insert("requests", RequestRow, f"VALUES ({self._places})")
+        # Whoever takes a request over waits for this, or comes first: the row is held as it was read.
+        self._insert_job = _insert("jobs", JobRow, f"SELECT {_places(JobRow)} {_HELD}{db.holding}")
 
     # ---- requests
 
     async def open(self, row: RequestRow) -> RequestRow | None:
         """Enter a request; None. If the caller's key still means another one: that, and nothing is entered."""
-        insert = (INSERT_REQUEST, values_of(row))
+        insert = (self._insert_request, values_of(row))
         (entered,) = await self._db.run(insert)
         if entered or row.key is None:
             return None
@@ -163,7 +179,9 @@ class JobStore:
             *_, entered = await self._db.run(
                 money.taking_turns(row.caller, row.created),
                 *([] if row.key is None else [_freed_key(row)]),
-                money.within_budget("requests", REQUEST_COLUMNS, values_of(row), row.caller, needed, row.created),
+                money.within_budget(
+                    "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, row.created
+                ),
             )
             if entered:
                 return None
@@ -178,15 +196,11 @@ class JobStore:
                 return OverBudget(budget, needed, left)
         raise StoreError(_CHANGING)
 
-    async def replan(self, id: str, plan: str, quote: str, provider: str, currency: str) -> None:
-        """It is to be made by another offer."""
-        await self._db.run(
-            (
-                "UPDATE requests SET plan = $2, quote = $3, provider = $4, currency = $5"
-                " WHERE id = $1 AND state = 'running'",
-                (id, plan, quote, provider, currency),
-            )
-        )
+    async def replan(self, id: str, owner: str, plan: str, quote: str, provider: str, currency: str) -> None:
+        """It is to be made by another offer; nothing if `owner` does not own it any more."""
+        sql = "UPDATE requests SET plan = $3, quote = $4, provider = $5, currency = $6"
+        held = " WHERE id = $1 AND owner = $2 AND state = 'running'"
+        await self._db.run((sql + held, (id, owner, plan, quote, provider, currency)))
 
     async def request(self, id: str) -> RequestRow | None:
         """The request of this id."""
@@ -253,8 +267,16 @@ class JobStore:
 
     # ---- who works on them
 
+    async def time(self, now: float) -> float:
+        """What leases go by, where a gateway's own clock shows `now`."""
+        if self._db.clock is None:
+            return now
+        [[found]] = await self._db.read(f"SELECT {self._db.clock}")
+        return float(found)
+
     async def adopt(self, owner: str, lease: float, now: float) -> list[RequestRow]:
         """Take over what is not settled and whose lease has run out under somebody else; as it is now, oldest first.
+        `now` is what `time` told: a server that was held up may hear of this late, and must not mean another moment.
 
         A lease that ends in the far future was given before the clock was set back: it counts for nothing."""
         (rows,) = await self._db.run(
@@ -268,10 +290,14 @@ class JobStore:
         )
         return sorted((RequestRow(*row) for row in rows), key=lambda row: (row.created, row.id))
 
-    async def renew(self, owner: str, lease: float) -> None:
+    async def renew(self, owner: str, lease: float, now: float) -> None:
         """What `owner` works on stays its own until then."""
         await self._db.run(
-            ("UPDATE requests SET lease = $2 WHERE state IN ('running', 'settling') AND owner = $1", (owner, lease))
+            (
+                f"UPDATE requests SET lease = {_until(self._db.clock, '$2', '$3')}"  # noqa: S608
+                " WHERE state IN ('running', 'settling') AND owner = $1",
+                (owner, lease, now) if self._db.clock else (owner, lease),
+            )
         )
 
     async def release(self, owner: str) -> None:
@@ -285,10 +311,14 @@ class JobStore:
 
     # ---- jobs
 
-    async def intend(self, row: JobRow, request: RequestRow | None = None) -> None:
-        """Enter a job that is about to be submitted; and its request before it, which has no key."""
-        first = [] if request is None else [(INSERT_REQUEST, values_of(request))]
-        await self._db.run(*first, (INSERT_JOB, values_of(row)))
+    async def intend(self, row: JobRow, owner: str, request: RequestRow | None = None) -> bool:
+        """Enter a job that is about to be submitted; and its request before it, which has no key. False: not entered,
+        since `owner` does not own the request any more, or it has been answered (or the job was entered before)."""
+        if request is not None and self._db.clock is None:  # its lease begins now, however long it has waited
+            request = replace(request, lease=row.created + request.lease - request.created)
+        first = [] if request is None else [(self._insert_request, values_of(request))]
+        *_, entered = await self._db.run(*first, (self._insert_job, (*values_of(row), owner)))
+        return bool(entered)
 
     async def bind(self, id: str, job: str, ticket: str, now: float, *, found: bool = False) -> bool:
         """The provider took the job; False if that was known. `found`: it was looked up; False also if another row has

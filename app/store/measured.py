@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from app.store.db import Database, Row, Statement, StoreError
@@ -20,6 +20,7 @@ class MeasuredDatabase:
 
     def __init__(self, database: Database, watch: Watch, now: Callable[[], float] = time.perf_counter) -> None:
         self.label = database.label
+        self.clock, self.holding = database.clock, database.holding
         self._database = database
         self._watch = watch
         self._now = now
@@ -36,9 +37,18 @@ class MeasuredDatabase:
 
     async def run(self, *statements: Statement) -> list[list[Row]]:
         """See Database."""
+        return await self._written(self._database.run, statements)
+
+    async def tidy(self, *statements: Statement) -> list[list[Row]]:
+        """See Database."""
+        return await self._written(self._database.tidy, statements)
+
+    async def _written(
+        self, run: Callable[..., Awaitable[list[list[Row]]]], statements: Sequence[Statement]
+    ) -> list[list[Row]]:
         began, failed = self._now(), False
         try:
-            return await self._database.run(*statements)
+            return await run(*statements)
         except StoreError:
             failed = True
             raise

@@ -210,15 +210,16 @@ def standings(ids: Sequence[str], now: float) -> Statement:
     return _standing(f"WHERE api_keys.id IN ({places})", 1), (*spans(now), *ids)
 
 
-def within_budget(table: str, columns: str, values: tuple[Any, ...], caller: str, needed: int, now: float) -> Statement:
-    """Enter a row if the budgets of its caller's key leave room for it; RETURNING id."""
+def within_budget(
+    table: str, columns: str, places: str, values: tuple[Any, ...], caller: str, needed: int, now: float
+) -> Statement:
+    """Enter a row if the budgets of its caller's key leave room for it; RETURNING id. `places`: those of `values`."""
     count = len(values)
     budget = _standing(f"WHERE api_keys.id = ${count + 1}", count + 2)
     fits = " AND ".join(
         f"(s.budget_{word} IS NULL OR s.{word} + s.reserved + ${count + 5} <= s.budget_{word})"
         for word in ("day", "month", "total")
     )
-    places = ", ".join(f"${number}" for number in range(1, count + 1))
     return (
         f"INSERT INTO {table} ({columns}) SELECT {places} FROM ({budget}) AS s WHERE {fits}"  # noqa: S608
         " ON CONFLICT DO NOTHING RETURNING id",

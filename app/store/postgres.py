@@ -24,9 +24,11 @@ from app.store.migrations import RECORD, VERSION, VERSIONS, pending
 
 MOST_CONNECTIONS = 8
 REPORTS = 2  # of the connections, at once, for what takes long
-ACQUIRE_SECONDS = 2.0  # for a connection to be free, or made
+# A client is told within two seconds that nothing can be bought at the moment.
+ACQUIRE_SECONDS = 1.5  # for a connection to be free, or made
+COMMAND_SECONDS = 1.8  # a transaction, that included
+REPORT_SECONDS = 15.0  # the same of what nobody waits for who wants to buy
 CONNECT_SECONDS = 3.0  # at the start
-COMMAND_SECONDS = 5.0  # a transaction
 CLOSE_SECONDS = 1.0
 MIGRATE_SECONDS = 300.0
 IDLE_SECONDS = 300.0  # firewalls forget a connection that is silent for longer
@@ -49,12 +51,15 @@ _UNUSABLE = {
 }
 
 Result = TypeVar("Result")
+_Work = Callable[[asyncpg.Connection], Awaitable[list[list[Row]]]]
 
 
 class PostgresDatabase:
     """A `Database` on a server."""
 
     label = "PostgreSQL"
+    clock: str | None = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+    holding = " FOR SHARE"
 
     def __init__(
         self,
@@ -64,19 +69,19 @@ class PostgresDatabase:
         acquire_seconds: float = ACQUIRE_SECONDS,
         connect_seconds: float = CONNECT_SECONDS,
         command_seconds: float = COMMAND_SECONDS,
+        report_seconds: float = REPORT_SECONDS,
     ) -> None:
         self._url = url
         self._acquire_seconds = acquire_seconds
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
+        self._report_seconds = report_seconds
         self._settings = {
             "application_name": "imagegate",
             "default_transaction_isolation": "read committed",
             # Of a process that hangs in a transaction, so that it blocks no other.
             "idle_in_transaction_session_timeout": "10000",
-            # A little less than we wait ourselves: a server that is only slow says so, and keeps its connection.
-            "lock_timeout": str(int(command_seconds * 800)),
-            "statement_timeout": str(int(command_seconds * 900)),
+            **{name: str(milliseconds) for name, milliseconds in _timeouts(command_seconds).items()},
         }
         self._slots = asyncio.Semaphore(most_connections)
         self._reports = asyncio.Semaphore(REPORTS)
@@ -108,12 +113,11 @@ class PostgresDatabase:
 
     async def run(self, *statements: Statement) -> list[list[Row]]:
         """See Database."""
-        if not self._is_open:
-            raise StoreError("the database is not open")
-        task = asyncio.create_task(self._run(statements))
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return await self._shielded(self._command_seconds, partial(_transaction, statements=statements))
+
+    async def tidy(self, *statements: Statement) -> list[list[Row]]:
+        """See Database."""
+        return await self._shielded(self._report_seconds, partial(_patient, self._report_seconds, statements))
 
     async def read(self, sql: str, *values: Any) -> list[Row]:
         """See Database."""
@@ -123,7 +127,8 @@ class PostgresDatabase:
     async def report(self, sql: str, *values: Any) -> list[Row]:
         """See Database."""
         async with self._reports:
-            return await self.read(sql, *values)
+            (rows,) = await self.tidy((sql, values))
+            return rows
 
     async def close(self) -> None:
         """See Database."""
@@ -139,18 +144,28 @@ class PostgresDatabase:
         if not task.cancelled():
             task.exception()  # it may be that nobody waits for it any more
 
-    async def _run(self, statements: Sequence[Statement]) -> list[list[Row]]:
-        work = partial(_transaction, statements=statements)
+    async def _shielded(self, seconds: float, work: _Work) -> list[list[Row]]:
+        """A caller that is cancelled takes nothing along."""
+        if not self._is_open:
+            raise StoreError("the database is not open")
+        task = asyncio.create_task(self._run(seconds, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    async def _run(self, seconds: float, work: _Work) -> list[list[Row]]:
+        deadline = asyncio.get_running_loop().time() + seconds
         for tries_left in reversed(range(_TRIES)):
             try:
-                return await self._with_connection(work)
+                return await self._with_connection(work, deadline)
             except _TROUBLE as error:
                 if not tries_left or not isinstance(error, _AGAIN):
                     raise _failure(error) from None
         raise AssertionError("the last try returns or raises")
 
-    async def _with_connection(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
-        async with asyncio.timeout(self._acquire_seconds):
+    async def _with_connection(self, work: _Work, deadline: float) -> list[list[Row]]:
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout_at(min(clock() + self._acquire_seconds, deadline)):
             await self._slots.acquire()
             try:
                 connection = self._take_idle() or await self._connect()
@@ -158,7 +173,7 @@ class PostgresDatabase:
                 self._slots.release()
                 raise
         try:
-            return await _within(self._command_seconds, connection, work)
+            return await _within(max(deadline - clock(), 0), connection, work)
         except asyncpg.exceptions.ReadOnlySQLTransactionError:  # it has become a standby: look for the primary
             connection.terminate()
             raise
@@ -186,6 +201,12 @@ class PostgresDatabase:
     async def _connect(self) -> asyncpg.Connection:
         # Of several hosts in the URL, the one that can be written to.
         return await asyncpg.connect(self._url, server_settings=self._settings, target_session_attrs="read-write")
+
+
+def _timeouts(seconds: float) -> dict[str, int]:
+    """What a server is told, in milliseconds. A little less than we wait ourselves: one that is only slow says so, and
+    keeps its connection."""
+    return {"lock_timeout": int(seconds * 800), "statement_timeout": int(seconds * 900)}
 
 
 async def _within(
@@ -217,6 +238,13 @@ async def _transaction(connection: asyncpg.Connection, statements: Sequence[Stat
     if len(statements) == 1:  # is a transaction by itself: two journeys less
         return [await _rows(connection, *statements[0])]
     async with connection.transaction():
+        return [await _rows(connection, *statement) for statement in statements]
+
+
+async def _patient(seconds: float, statements: Sequence[Statement], connection: asyncpg.Connection) -> list[list[Row]]:
+    """A transaction that may take longer than others."""
+    async with connection.transaction():
+        await connection.execute("; ".join(f"SET LOCAL {name} = {ms}" for name, ms in _timeouts(seconds).items()))
         return [await _rows(connection, *statement) for statement in statements]
 
 

@@ -57,6 +57,8 @@ class SqliteDatabase:
     """A `Database` in a file. Several processes may share it."""
 
     label = "SQLite"
+    clock: str | None = None  # all who share a file are on one machine
+    holding = ""  # one writes at a time
 
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS, capacity: int = CAPACITY) -> None:
         self.commits = 0
@@ -82,6 +84,8 @@ class SqliteDatabase:
         if self._writer is None:
             raise StoreError("the database is not open")
         return await self._writer.do(statements)
+
+    tidy = run
 
     async def read(self, sql: str, *values: Any) -> list[Row]:
         """See Database."""

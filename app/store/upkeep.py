@@ -90,7 +90,7 @@ class Upkeep:
                 )
             )
         if statements:
-            await self._db.run(*statements)
+            await self._db.tidy(*statements)
 
     # ---- the log beside the journal
 
@@ -107,7 +107,7 @@ class Upkeep:
             )
             for entry in entries
         ]
-        await self._db.run(*statements)
+        await self._db.tidy(*statements)
 
     # ---- keeping it small
 
@@ -158,7 +158,7 @@ class Upkeep:
         """Until the last statement's rows are fewer than a portion."""
         done = 0
         while True:
-            rows: list[Row] = (await self._db.run(*statements))[-1]
+            rows: list[Row] = (await self._db.tidy(*statements))[-1]
             done += len(rows)
             if len(rows) < PURGE_ROWS:
                 return done

@@ -70,7 +70,7 @@ async def http(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
             currency="USD" if number < 2 else "EUR",
             wanted=1,
         )
-        await store.intend(job_row(f"job_{number}", row.id, state="submitted"), row)
+        await store.intend(job_row(f"job_{number}", row.id, state="submitted"), "one", row)
         answer = dump_answer(Answered("completed", int(now), "fal.ai", Decimal("0.03"), uncertain=False))
         moves = [Move(f"job_{number}", "done", now, of=("submitted",), cost="0.03", made=1)]
         await store.answer(row.id, "one", answer, now, status="completed", moves=moves)

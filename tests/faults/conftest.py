@@ -13,7 +13,7 @@ from tests.faults.observe import Case
 from tests.faults.stand import Stand
 from tests.faults.table import ROWS
 
-GROUPS = ("test_what_takes_its_time", "test_killed", "test_stopped")
+GROUPS = ("test_what_takes_its_time", "test_killed", "test_stopped", "test_gateways_on_one_postgresql")
 
 OwnGate = Callable[..., Gate]
 

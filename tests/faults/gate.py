@@ -72,10 +72,12 @@ class Gate:
         folder: Path,
         *,
         killable: str = "",
+        shift: float = 0.0,
         environ: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """`settings` are environment variables without IMAGEGATE_, in small letters; `environ` is laid over all."""
+        """`settings` are environment variables without IMAGEGATE_, in small letters; `environ` is laid over all.
+        `shift`: seconds by which its machine's clock is wrong."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data = Path(settings.get("data_dir", folder / "data"))
@@ -93,6 +95,7 @@ class Gate:
         }
         self.environ = clean_environ({**fal, **fixed, **ours, **(environ or {})})
         self.killable = killable
+        self.shift = shift
         self.child: Child
         self.http: httpx2.Client
         self.start()
@@ -104,7 +107,11 @@ class Gate:
         with (self.folder / "log").open("a") as log:
             arguments = ["serve", "--host", "127.0.0.1", "--port", "0"]
             if self.killable:
-                self.child = KillableChild(arguments, {**self.environ, "KILL_AT": self.killable}, log)
+                environ = {**self.environ, "KILL_AT": self.killable}
+                self.child = TamperedChild("tests.faults.killable", arguments, environ, log)
+            elif self.shift:
+                environ = {**self.environ, "CLOCK_SHIFT": str(self.shift)}
+                self.child = TamperedChild("tests.faults.skewed", arguments, environ, log)
             else:
                 self.child = Child(arguments, self.environ, stderr=log)  # type: ignore[arg-type]
         self.url: str = self.child.said["url"]
@@ -218,12 +225,12 @@ class Gate:
         return (self.folder / "log").read_text()
 
 
-class KillableChild(Child):
-    """The same command through a module of the tests, which ends it at a named place."""
+class TamperedChild(Child):
+    """The same command through a module of the tests."""
 
-    def __init__(self, arguments: list[str], environ: dict[str, str], stderr: Any) -> None:
+    def __init__(self, module: str, arguments: list[str], environ: dict[str, str], stderr: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.killable", *arguments, "--announce"],
+            [sys.executable, "-m", module, *arguments, "--announce"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

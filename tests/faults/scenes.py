@@ -24,17 +24,25 @@ from tests.faults.table import ROWS
 class Stage:
     """What a scene plays on."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, database: Callable[[], str] | None = None) -> None:
         self._folder = folder
         self._stack = stack
+        self._database = database
         self._gates = 0
         self.sandbox = stack.enter_context(SandboxServer(concurrency=200))
 
-    def gate(self, *, killable: str = "", **settings: str) -> Gate:
+    def gate(self, *, killable: str = "", shift: float = 0.0, **settings: str) -> Gate:
         """A gateway, until the scene is over."""
         self._gates += 1
         folder = self._folder / f"gate{self._gates}"
-        return self._stack.enter_context(Gate(self.sandbox, folder, killable=killable, **settings))
+        return self._stack.enter_context(Gate(self.sandbox, folder, killable=killable, shift=shift, **settings))
+
+    def pair(self, *, shifts: tuple[float, float] = (0.0, 0.0), **settings: str) -> tuple[Gate, Gate]:
+        """Two gateways on one database, with one data folder; their clocks are so many seconds wrong."""
+        if self._database is not None:
+            settings["database_url"] = self._database()
+        one = self.gate(shift=shifts[0], **settings)
+        return one, self.gate(shift=shifts[1], data_dir=str(one.data), **settings)
 
 
 Play = Callable[[Stage], dict[str, Any]]
@@ -66,12 +74,12 @@ class Group:
 
         return mark
 
-    def play(self, folder: Path, seconds: float = 150.0) -> None:
-        """All at once. Fails with what every scene that failed has to say."""
+    def play(self, folder: Path, seconds: float = 150.0, database: Callable[[], str] | None = None) -> None:
+        """All at once, `pair`s on a new `database` each. Fails with what every scene that failed has to say."""
         wrong: dict[str, str] = {}
         known: dict[str, str] = {}
         threads = [
-            threading.Thread(target=_play, args=(scene, folder / scene.row, wrong, known), daemon=True)
+            threading.Thread(target=_play, args=(scene, folder / scene.row, wrong, known, database), daemon=True)
             for scene in self.scenes
         ]
         for thread in threads:
@@ -84,11 +92,13 @@ class Group:
             pytest.xfail("; ".join(f"{row}: {what}" for row, what in known.items()))
 
 
-def _play(scene: Scene, folder: Path, wrong: dict[str, str], known: dict[str, str]) -> None:
+def _play(
+    scene: Scene, folder: Path, wrong: dict[str, str], known: dict[str, str], database: Callable[[], str] | None
+) -> None:
     row = ROWS[scene.row]
     try:
         with ExitStack() as stack:
-            numbers = scene.play(Stage(folder, stack))
+            numbers = scene.play(Stage(folder, stack, database))
         Case(row).saw(numbers)
     except Exception as error:  # noqa: BLE001 - told by the test
         told = f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.faults import rows_life, rows_money, rows_state, steps_after, steps_before
+from tests.faults import rows_life, rows_money, rows_shared, rows_state, steps_after, steps_before
 from tests.faults.observe import observed
 from tests.faults.rows import Row, Step
 
@@ -31,6 +31,10 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "A provider that is ill": rows_state.HEALTH,
     "Too much at once": rows_state.PRESSURE,
     "Disk and database": rows_state.STATE,
+    "Several gateways on one PostgreSQL": rows_shared.GATEWAYS,
+    "PostgreSQL that is held up": rows_shared.POSTGRES,
+    "Redis": rows_shared.REDIS,
+    "API keys": rows_shared.KEYS,
     "SIGTERM": rows_life.STOPPING,
     "SIGKILL": rows_life.KILLS,
 }

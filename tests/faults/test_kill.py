@@ -305,7 +305,7 @@ def parent(stat: Path) -> int:
 
 @KILLS.scene("M10-neighbour")
 def a_neighbour_takes_over(stage: Stage) -> dict[str, Any]:
-    killed, neighbour = neighbours(stage)
+    killed, neighbour = stage.pair()
     stage.sandbox.script(on("submit", "run_for", None, seconds=2))
     more = {"n": "2", "seed": "1", "headers": {"Idempotency-Key": "k"}}
     asking = threading.Thread(target=doomed, args=(killed, "neighbour"), kwargs=more)
@@ -321,7 +321,7 @@ def a_neighbour_takes_over(stage: Stage) -> dict[str, Any]:
 
 @KILLS.scene("M2-neighbour")
 def a_neighbour_waits_for_who_is_at_it(stage: Stage) -> dict[str, Any]:
-    one, other = neighbours(stage)
+    one, other = stage.pair()
     stage.sandbox.script(on("submit", "run_for", None, seconds=2))
     first: list[httpx2.Response | None] = []
     key = {"Idempotency-Key": "k"}
@@ -339,7 +339,7 @@ def a_neighbour_waits_for_who_is_at_it(stage: Stage) -> dict[str, Any]:
 
 @KILLS.scene("M10-paused")
 def a_process_that_slept_charges_nothing_again(stage: Stage) -> dict[str, Any]:
-    paused, neighbour = neighbours(stage)
+    paused, neighbour = stage.pair()
     stage.sandbox.script(on("submit", "run_for", None, seconds=1))
     answers: list[httpx2.Response | None] = []
     asking = threading.Thread(target=lambda: answers.append(doomed(paused, "paused")))
@@ -355,9 +355,3 @@ def a_process_that_slept_charges_nothing_again(stage: Stage) -> dict[str, Any]:
     [answer] = answers
     told = {"answer": answer and answer.status_code, "submits": found.submitted, "journal": found.states}
     return told | {"charged": str(found.charged), "pictures": found.pictures}
-
-
-def neighbours(stage: Stage) -> tuple[Gate, Gate]:
-    """Two gateways with the same data folder."""
-    first = stage.gate()
-    return first, stage.gate(data_dir=str(first.data))

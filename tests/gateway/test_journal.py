@@ -44,6 +44,7 @@ class Flaky:
 
     def __init__(self, database: Database, nth: int, *, done: bool, times: int = 1) -> None:
         self._database = database
+        self.clock, self.holding = database.clock, database.holding
         self._nth = nth
         self._done = done
         self._times = times
@@ -68,6 +69,8 @@ class Flaky:
         if fails:
             raise StoreError("scripted: the answer was lost")
         return rows
+
+    tidy = run
 
     async def read(self, sql: str, *values: Any) -> list[Row]:
         return await self._database.read(sql, *values)

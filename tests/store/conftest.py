@@ -68,6 +68,13 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
+async def server_place(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Place]:
+    """The one that gateways on several machines can share."""
+    async with AsyncExitStack() as stack:
+        yield Place(await postgres.new_database(), tmp_path, stack)
+
+
+@pytest.fixture
 async def database(place: Place) -> Database:
     """It, opened."""
     return await place.open()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from app.store.jobs import JobRow, RequestRow
+from app.store.db import Database
+from app.store.jobs import INSERT_JOB, JobRow, RequestRow, values_of
 from app.store.keys import KeyRow
 
 NOW = 1_800_000_000.25
@@ -26,6 +28,12 @@ def request_row(id: str, **fields: Any) -> RequestRow:
         "quote": '{"total": "0.03"}',
     }
     return RequestRow(id=id, **{**defaults, **fields})
+
+
+def unleased(row: Any) -> RequestRow:
+    """A request without its lease: that was given by the database's clock, which no test knows."""
+    assert isinstance(row, RequestRow)
+    return replace(row, lease=0)
 
 
 def job_row(id: str, request: str, **fields: Any) -> JobRow:
@@ -53,3 +61,8 @@ def key_row(id: str, **fields: Any) -> KeyRow:
         "created": NOW,
     }
     return KeyRow(id=id, **{**defaults, **fields})
+
+
+async def enter(database: Database, *jobs: JobRow) -> None:
+    """Jobs as they are, whatever their requests' state and whoever owns them."""
+    await database.run(*((INSERT_JOB, values_of(job)) for job in jobs))

@@ -27,7 +27,7 @@ QUESTIONS: dict[str, tuple[Callable[[Database], Awaitable[Any]], str]] = {
     "jobs_of": (lambda db: JobStore(db).jobs_of("a"), "jobs_of_request"),
     "job_ids": (lambda db: JobStore(db).job_ids("fal", "edit", NOW), "jobs_bound"),
     "adopt": (lambda db: JobStore(db).adopt("two", NOW, NOW), "requests_state"),
-    "renew": (lambda db: JobStore(db).renew("one", NOW), "requests_state"),
+    "renew": (lambda db: JobStore(db).renew("one", NOW + 6, NOW), "requests_state"),
     "release": (lambda db: JobStore(db).release("one"), "requests_state"),
     "purge": (lambda db: Upkeep(db).purge(NOW), "requests_state"),
     "purge of the log": (lambda db: Upkeep(db).purge(NOW), "request_log_created"),
@@ -73,6 +73,7 @@ class Recorder:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.label = database.label
+        self.clock, self.holding = database.clock, database.holding
         self.asked: set[str] = set()
 
     async def open(self) -> None:
@@ -81,6 +82,8 @@ class Recorder:
     async def run(self, *statements: Statement) -> list[list[Row]]:
         self.asked.update(sql for sql, _ in statements)
         return await self._database.run(*statements)
+
+    tidy = run
 
     async def read(self, sql: str, *values: Any) -> list[Row]:
         self.asked.add(sql)

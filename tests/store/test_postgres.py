@@ -223,6 +223,20 @@ class TestLimits:
         assert await database.read("SELECT pg_backend_pid()") == before
         assert await postgres.execute(OURS + " AND query LIKE '%sleep(30)%' AND state = 'active'") == [(0,)]
 
+    async def test_what_nobody_waits_for_who_buys_may_take_longer(self, open_one: Open) -> None:
+        database = await open_one(command_seconds=0.5, report_seconds=20)
+        assert await database.report("SELECT 1 FROM pg_sleep(0.8)") == [(1,)]
+        assert await database.tidy((THING, (1,)), ("SELECT 1 FROM pg_sleep(0.8)", ())) == [[], [(1,)]]
+        assert await database.read(COUNT) == [(1,)]
+        assert "QueryCanceled" in await fails(database, "SELECT pg_sleep(0.8)")
+
+    async def test_a_wait_for_a_connection_leaves_less_time_for_what_is_to_be_done(self, open_one: Open) -> None:
+        database = await open_one(most_connections=1, acquire_seconds=0.9, command_seconds=1)
+        busy = asyncio.create_task(database.run(("SELECT pg_sleep(0.6)", ())))
+        await asyncio.sleep(0)
+        assert await fails(database, "SELECT pg_sleep(0.8)") == "PostgreSQL does not answer in time"
+        await busy
+
     async def test_a_transaction_that_takes_too_long_is_cut_and_leaves_nothing(self, open_one: Open) -> None:
         database = await open_one(command_seconds=0.5)
         slow = [("SELECT pg_sleep(0.2)", ())] * 4
@@ -255,7 +269,7 @@ class TestLimits:
     async def test_a_session_that_hangs_in_a_transaction_will_be_ended(self, open_one: Open) -> None:
         database = await open_one()
         assert await database.read("SHOW idle_in_transaction_session_timeout") == [("10s",)]
-        assert await database.read("SHOW lock_timeout") == [("4s",)]
+        assert await database.read("SHOW lock_timeout") == [("1440ms",)]
 
     async def test_nothing_is_left_on_the_server_when_it_is_closed(
         self, postgres: PostgresServer, open_one: Open

@@ -13,7 +13,7 @@ from app.store.db import Database
 from app.store.jobs import JobState, JobStore, Move, RequestRow
 from app.store.reports import ReportStore, Selection, Sum, Usage
 from app.store.upkeep import Upkeep
-from tests.store.rows import NOW, job_row, request_row
+from tests.store.rows import NOW, enter, job_row, request_row
 
 pytestmark = pytest.mark.anyio
 
@@ -41,13 +41,12 @@ class TestListing:
         assert ids(await reports.listing(Selection("bert"), None, 9)) == ["b"]
         assert ids(await reports.listing(Selection(), None, 9)) == ["b", "a"]
 
-    async def test_it_can_be_narrowed(self, store: JobStore, reports: ReportStore) -> None:
+    async def test_it_can_be_narrowed(self, store: JobStore, reports: ReportStore, database: Database) -> None:
         await store.open(request_row("a", key="key", state="settled"))
         await store.open(request_row("b", key="key", caller="bert", created=NOW + 1))
         for number, state in enumerate(get_args(JobState)):
-            await store.intend(job_row(str(number), "a", state=state, job=f"job{number}"))
-        await store.intend(job_row("8", "b", state="lost"))
-        await store.intend(job_row("9", "b", first=1, state="lost"))
+            await enter(database, job_row(str(number), "a", state=state, job=f"job{number}"))
+        await enter(database, job_row("8", "b", state="lost"), job_row("9", "b", first=1, state="lost"))
         assert ids(await reports.listing(Selection(key="key"), None, 9)) == ["b", "a"]
         assert ids(await reports.listing(Selection("anna", key="key"), None, 9)) == ["a"]
         assert ids(await reports.listing(Selection(job="job3"), None, 9)) == ["a"]
@@ -102,7 +101,7 @@ class TestListing:
         for id in "abc":
             await store.open(request_row(id))
         for id, request, first in (("1", "a", 1), ("2", "a", 0), ("3", "c", 0)):
-            await store.intend(job_row(id, request, first=first))
+            await store.intend(job_row(id, request, first=first), "one")
         found = await reports.jobs_of(["a", "b", "c"])
         assert {request: ids(jobs) for request, jobs in found.items()} == {"a": ["2", "1"], "b": [], "c": ["3"]}
         assert await reports.jobs_of([]) == {}
@@ -117,7 +116,7 @@ async def bought(store: JobStore, row: RequestRow, *costs: str | None, made: int
     await store.open(row)
     for number, cost in enumerate(costs):
         id = f"{row.id}-{number}"
-        await store.intend(job_row(id, row.id, first=number, state="submitted"))
+        await store.intend(job_row(id, row.id, first=number, state="submitted"), "one")
         await store.move(Move(id, "done", NOW, of=("submitted",), cost=cost, verdict="{}", made=made))
     status, error = ("completed", None) if costs else ("failed", "provider_timeout")
     assert await store.answer(row.id, "one", "{}", NOW, status=status, error=error) == "settled"  # type: ignore[arg-type]
@@ -130,7 +129,7 @@ class TestSums:
         await bought(store, request_row("none", **COMMON))
         await bought(store, request_row("unknown", **{**COMMON, "currency": "EUR"}), None, "90000.000001")
         await store.open(request_row("running", **COMMON))
-        await store.intend(job_row("j", "running"))
+        await store.intend(job_row("j", "running"), "one")
         found = {(one.status, one.currency): one for one in await reports.sums(Selection())}
         assert found == {
             ("completed", "USD"): Sum("completed", "USD", 10, 20, Decimal("1.00001"), 0),
@@ -147,8 +146,8 @@ class TestSums:
         """While it is open its request's columns are not believed; and when it has ended they are right."""
         row = request_row("a", **COMMON)
         await store.open(row)
-        await store.intend(job_row("1", "a", state="submitted"))
-        await store.intend(job_row("2", "a", first=1, state="submitted"))
+        await store.intend(job_row("1", "a", state="submitted"), "one")
+        await store.intend(job_row("2", "a", first=1, state="submitted"), "one")
         moves = [Move("1", "lost", NOW, of=("submitted",), cost="0.03", verdict="{}", made=0)]
         assert await store.answer("a", "one", "{}", NOW, status="failed", error="x", moves=moves) == "settling"
         assert await upkeep.book() == 0, "nothing is booked before it is settled"
@@ -177,7 +176,7 @@ class TestSums:
 
     async def test_one_of_two_that_comes_home_late_makes_it_partial(self, store: JobStore) -> None:
         await store.open(request_row("a", **COMMON))
-        await store.intend(job_row("1", "a", state="submitted"))
+        await store.intend(job_row("1", "a", state="submitted"), "one")
         assert await store.answer("a", "one", "{}", NOW, status="failed", error="x") == "settling"
         await store.move(Move("1", "done", NOW, of=("submitted",), cost="0.03", made=1))
         assert await store.settle("a", "one")

@@ -10,7 +10,7 @@ from app.store.db import Database
 from app.store.jobs import JobStore
 from app.store.reports import Logged, ReportStore, Selection
 from app.store.upkeep import PURGE_ROWS, Upkeep
-from tests.store.rows import NOW, job_row, request_row
+from tests.store.rows import NOW, enter, job_row, request_row
 
 pytestmark = pytest.mark.anyio
 
@@ -21,13 +21,13 @@ def ids(rows: Any) -> list[str]:
 
 class TestPurging:
     async def test_settled_requests_go_with_their_jobs_and_others_stay(
-        self, store: JobStore, reports: ReportStore, upkeep: Upkeep
+        self, store: JobStore, reports: ReportStore, upkeep: Upkeep, database: Database
     ) -> None:
         await store.open(request_row("old", state="settled"))
         await store.open(request_row("open", state="settling"))
         await store.open(request_row("new", state="settled", created=NOW + 1))
         for request in ("old", "open", "new"):
-            await store.intend(job_row(request, request, job=request))
+            await enter(database, job_row(request, request, job=request))
             await upkeep.log([(request, NOW, "{}", "[]")])
         assert await upkeep.book() == 2
         assert await upkeep.purge(NOW + 1) == 1
