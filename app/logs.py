@@ -35,6 +35,7 @@ _HEADER = re.compile(
 _PASSWORD = re.compile(r"(?P<name>://[^/\s:@]*:)[^@\s/]+(?=@)")
 # What moves a cursor or ends a line, for a terminal or for whoever splits lines (C0, C1, and Unicode's line ends).
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_ENCODER = json.JSONEncoder(default=str)  # `json.dumps` makes one for each line
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -89,7 +90,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         # ensure_ascii: no character of Unicode that ends a line somewhere is left as it is
-        return self._redact(json.dumps(line, default=str))
+        return self._redact(_ENCODER.encode(line))
 
 
 class TextFormatter(logging.Formatter):

@@ -8,7 +8,8 @@ an edit of one job (November 2026), and to import prometheus-client 15 ms and 2 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -32,11 +33,15 @@ class Metrics:
         build = Info("imagegate_build", "Which imagegate this is.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"imagegate_{name}", text, labels, registry=registry)
+        # Series are looked up in a cache of ours: `labels` checks and converts what is always right.
+        def counter(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(f"imagegate_{name}", text, labels, registry=registry).labels)
 
-        def histogram(name: str, text: str, *labels: str, buckets: Iterable[float] = SECONDS) -> Histogram:
-            return Histogram(f"imagegate_{name}", text, labels, registry=registry, buckets=tuple(buckets))
+        def histogram(
+            name: str, text: str, *labels: str, buckets: Iterable[float] = SECONDS
+        ) -> Callable[..., Histogram]:
+            made = Histogram(f"imagegate_{name}", text, labels, registry=registry, buckets=tuple(buckets))
+            return cache(made.labels)
 
         self._requests = counter("requests", "HTTP requests that were answered.", "route", "status", "model")
         self._request_seconds = histogram("request_seconds", "From a request's head to its answer's end.", "route")
@@ -67,8 +72,11 @@ class Metrics:
             "database_seconds", "Transactions of the journal's database, waiting included.", "operation", buckets=SHORT
         )
         self._database_failures = counter("database_failures", "Transactions that failed.", "operation")
-        self._loop_lag = histogram(
-            "loop_lag_seconds", "How late the event loop wakes who slept, looked at twice a second.", buckets=SHORT
+        self._loop_lag = Histogram(
+            "imagegate_loop_lag_seconds",
+            "How late the event loop wakes who slept, looked at twice a second.",
+            registry=registry,
+            buckets=SHORT,
         )
 
     def add(self, collector: Collector) -> None:
@@ -83,47 +91,47 @@ class Metrics:
     def visited(self, visit: Visit) -> None:
         """A request was answered."""
         route = visit.route or NO_ROUTE
-        self._requests.labels(route, str(visit.status), visit.model or "").inc()
-        self._request_seconds.labels(route).observe(visit.seconds)
-        self._bytes_in.labels(route).inc(visit.bytes_in)
-        self._bytes_out.labels(route).inc(visit.bytes_out)
+        self._requests(route, str(visit.status), visit.model or "").inc()
+        self._request_seconds(route).observe(visit.seconds)
+        self._bytes_in(route).inc(visit.bytes_in)
+        self._bytes_out(route).inc(visit.bytes_out)
         for step in visit.steps.taken:
-            self._phases.labels(step.phase).observe(step.seconds)
+            self._phases(step.phase).observe(step.seconds)
 
     def receipt(self, receipt: Receipt) -> None:
         """A run ended."""
         provider, model = receipt.provider, receipt.model
-        self._edits.labels(provider, model, receipt.status).inc()
-        self._edit_seconds.labels(provider, model).observe(receipt.seconds)
+        self._edits(provider, model, receipt.status).inc()
+        self._edit_seconds(provider, model).observe(receipt.seconds)
         if receipt.pictures:
-            self._pictures.labels(provider, model, "made").inc(receipt.pictures)
+            self._pictures(provider, model, "made").inc(receipt.pictures)
         if receipt.failures:
-            self._pictures.labels(provider, model, "failed").inc(len(receipt.failures))
+            self._pictures(provider, model, "failed").inc(len(receipt.failures))
         if receipt.cost is not None:
-            self._cost.labels(provider, model, receipt.currency).inc(float(receipt.cost))
+            self._cost(provider, model, receipt.currency).inc(float(receipt.cost))
         if receipt.cost is None or receipt.uncertain:
-            self._unknown.labels(provider, model).inc()
+            self._unknown(provider, model).inc()
         for step in receipt.steps:
-            self._phases.labels(step.phase).observe(step.seconds)
+            self._phases(step.phase).observe(step.seconds)
         for attempt in receipt.attempts:
-            self._jobs.labels(attempt.provider, attempt.endpoint, attempt.fault or "done").inc()
-            self._job_seconds.labels(attempt.provider, attempt.endpoint).observe(attempt.seconds)
+            self._jobs(attempt.provider, attempt.endpoint, attempt.fault or "done").inc()
+            self._job_seconds(attempt.provider, attempt.endpoint).observe(attempt.seconds)
             if attempt.fault not in (None, "left"):
-                self._faults.labels(attempt.provider, attempt.fault).inc()
+                self._faults(attempt.provider, attempt.fault).inc()
 
     def exchanged(self, provider: str, method: str, status: int | None) -> None:
         """A provider's API answered; None: it did not."""
-        self._exchanges.labels(provider, method, "none" if status is None else str(status)).inc()
+        self._exchanges(provider, method, "none" if status is None else str(status)).inc()
 
     def encoded(self, format: str, seconds: float) -> None:
         """A picture child has done its work."""
-        self._encodes.labels(format).observe(seconds)
+        self._encodes(format).observe(seconds)
 
     def transacted(self, operation: str, seconds: float, *, failed: bool) -> None:
         """The database has done a transaction, or has not."""
-        self._database.labels(operation).observe(seconds)
+        self._database(operation).observe(seconds)
         if failed:
-            self._database_failures.labels(operation).inc()
+            self._database_failures(operation).inc()
 
     def lagged(self, seconds: float) -> None:
         """The event loop was so late."""

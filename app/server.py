@@ -60,6 +60,17 @@ class Protocol(HttpToolsProtocol):
         self._head_done()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn does, but what comes in one piece is handed on as it is: two copies less of every byte."""
+        cycle: Any = self.cycle  # whose body is a bytearray, but only ever asked for its bytes and its length
+        if cycle.body or cycle.response_complete:
+            if isinstance(cycle.body, bytes):
+                cycle.body = bytearray(cycle.body)  # many small pieces: it has to grow in place
+            super().on_body(body)
+        else:
+            cycle.body = body
+            super().on_body(b"")
+
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
         self._refuse(InvalidBody("The request is not valid HTTP."))

@@ -110,7 +110,7 @@ class Media:
     mime: str
     width: int
     height: int
-    digest: str  # sha-256 of the bytes, hex
+    digest: str  # sha-256 of the bytes as the caller sent them, hex; empty: not known, or they were changed
     orientation: int = 1  # EXIF, 1-8
     alpha: bool = False  # has an alpha channel or a transparent colour
     mode: str = "RGB"  # Pillow's name of the pixel layout: RGB, RGBA, L, LA, P, 1, CMYK, I;16 …

@@ -51,7 +51,7 @@ class Uploads:
     async def _upload_once(self, media: Media) -> bytes:
         """Initiate, then PUT without the key (as npm @fal-ai/client 1.10.1, storage.js)."""
         life = lifecycle(INPUT_SECONDS)
-        name = f"{media.digest[:16]}.{media.mime.rpartition('/')[2]}"
+        name = f"image.{media.mime.rpartition('/')[2]}"
         answer = await self._wire.send(
             "POST",
             f"{self._rest}/storage/upload/initiate?storage_type=fal-cdn-v3",

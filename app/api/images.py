@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -98,11 +99,11 @@ def images_router(
 ) -> APIRouter:
     """The endpoint `name`, with and without a slash at its end, and Azure's spelling of it, which names the model in
     its path; as there, that counts and not the body's. `describe` makes its part of the OpenAPI document."""
-    router = APIRouter()
+    router = APIRouter(route_class=Direct)
     catalogue = images.gateway.catalogue
 
-    async def make(request: Request, caller: Caller = Depends(auth.buyer)) -> Response:
-        return await images.answer(request, caller, mode)
+    async def make(request: Request) -> Response:
+        return await images.answer(request, await auth.buyer(request), mode)
 
     described = describe(catalogue)
     catalogue.on_replace(lambda: described.update(describe(catalogue)))
@@ -117,6 +118,15 @@ def images_router(
             responses=responses(),
         )
     return router
+
+
+class Direct(APIRoute):
+    """A route whose endpoint takes the request and gives the response: what FastAPI does around one that does not costs
+    0.2 ms a request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself."""
+        return self.endpoint
 
 
 class Presence:

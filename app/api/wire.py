@@ -28,6 +28,8 @@ _USAGE = {
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
 }
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # `json.dumps` would make one each time
+
 REPLAYED = {"idempotency-replayed": "true"}  # this answer is that of an earlier request
 
 
@@ -46,9 +48,12 @@ class Pieces(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        last = b""
         async for text in texts(self._pieces):
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            if last:
+                await send({"type": "http.response.body", "body": last, "more_body": True})
+            last = text
+        await send({"type": "http.response.body", "body": last})
 
 
 def length(piece: Piece) -> int:
@@ -270,4 +275,4 @@ def number(value: Decimal | None) -> int | float | None:
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")

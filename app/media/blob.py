@@ -215,13 +215,6 @@ class SplicedBlob:
         for piece in self._pieces():
             yield self._joined(piece) if self.in_memory else await asyncio.to_thread(self._joined, piece)
 
-    def digest(self) -> str:
-        """The sha-256 in hex, without ever holding all bytes. May block."""
-        whole = hashlib.sha256()
-        for piece in self._pieces():
-            whole.update(self._joined(piece))
-        return whole.hexdigest()
-
     def close(self) -> None:
         """Let go of the bytes."""
         self._source.close()

@@ -239,7 +239,10 @@ def _vp8l(data: Buffer, start: int) -> tuple[int, int, bool]:
 
 
 def _avif(data: Buffer) -> Header:
-    facts = avif.read(data)
+    try:
+        facts = avif.read(data)
+    except avif.Uncuttable as error:  # that it cannot be cut is no matter here: it cannot be read
+        raise Malformed(str(error)) from None
     return Header(
         facts.width,
         facts.height,

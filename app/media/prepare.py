@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from app.media.avif import Uncuttable
@@ -45,7 +44,7 @@ def begin_preparing(step: InputStep) -> Media | Pixels[Media]:
     if found is None:
         return media
     blob = SplicedBlob(media.blob, found)
-    return replace(media, blob=blob, digest=blob.digest())
+    return replace(media, blob=blob, digest="")
 
 
 def _rewriting(
@@ -65,7 +64,7 @@ def _rewriting(
             mime=MIME[format],
             width=written.width,
             height=written.height,
-            digest=hashlib.sha256(written.data).hexdigest(),
+            digest="",
             orientation=1,
             alpha=written.alpha,
             mode=written.mode,

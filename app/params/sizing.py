@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
 
 from app.catalogue.schema import Sizing
@@ -129,7 +130,7 @@ def _nearest_point(exact: Size, sizing: Sizing) -> Size | None:
     return (width, height) if fits and _in_bounds((width, height), sizing) else None
 
 
-def _in_bounds(size: Size, sizing: Sizing) -> bool:
+def _in_bounds(size: Size, sizing: Sizing | _Bounds) -> bool:
     return sizing.min_pixels <= size[0] * size[1] <= sizing.max_pixels and _elongation(size) <= sizing.max_ratio
 
 
@@ -140,18 +141,38 @@ def _nearest_multiple(side: int, step: int) -> int:
     return below if below and (below == side or side * side < below * above) else above
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What a model's size has to keep to."""
+
+    multiple_of: int
+    low: int
+    high: int
+    min_pixels: int
+    max_pixels: int
+    max_ratio: float
+
+
 def _free(shape: Fraction, pixels: Fraction, sizing: Sizing) -> Choice:
     low, high = _side_limits(sizing)
+    return _within(
+        shape, pixels, _Bounds(sizing.multiple_of, low, high, sizing.min_pixels, sizing.max_pixels, sizing.max_ratio)
+    )
+
+
+@lru_cache(maxsize=1024)  # exact arithmetic takes its time, and callers' pictures are alike
+def _within(shape: Fraction, pixels: Fraction, bounds: _Bounds) -> Choice:
+    low, high = bounds.low, bounds.high
     long = max(shape, 1 / shape)
-    least = max(low * low * long, Fraction(sizing.min_pixels))
-    most = min(high * high / long, Fraction(sizing.max_pixels))
-    if least > most or long > sizing.max_ratio:
+    least = max(low * low * long, Fraction(bounds.min_pixels))
+    most = min(high * high / long, Fraction(bounds.max_pixels))
+    if least > most or long > bounds.max_ratio:
         raise ShapeNotPossible
     area = min(max(pixels, least), most)
     candidates = [
         size
-        for size in _neighbours(shape, area, sizing.multiple_of)
-        if low <= min(size) and max(size) <= high and _in_bounds(size, sizing)
+        for size in _neighbours(shape, area, bounds.multiple_of)
+        if low <= min(size) and max(size) <= high and _in_bounds(size, bounds)
     ]
     if not candidates:
         raise ShapeNotPossible

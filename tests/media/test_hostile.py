@@ -58,6 +58,12 @@ def test_flipped_bytes(format: str, which: int, data: st.DataObject) -> None:
     tried(bytes(seed))
 
 
+def test_an_avif_whose_table_of_places_is_of_a_new_kind() -> None:
+    whole = sample("avif", size=(24, 18))
+    at = whole.index(b"iloc") + 4
+    tried(whole[:at] + b"\3" + whole[at + 1 :])
+
+
 @settings(max_examples=80, deadline=3000, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(FORMATS), st.integers(0, 2), st.data())
 def test_pieces_missing_or_doubled(format: str, which: int, data: st.DataObject) -> None:
