@@ -12,6 +12,7 @@ durable a commit is, is for the server to say (`synchronous_commit`, which it sh
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -24,9 +25,11 @@ from app.store.migrations import RECORD, VERSION, VERSIONS, pending
 
 MOST_CONNECTIONS = 8
 REPORTS = 2  # of the connections, at once, for what takes long
-# A client is told within two seconds that nothing can be bought at the moment.
+# A client is told within two seconds that nothing can be bought at the moment. Both count from the server's last answer to
+# anybody: a queue that moves is no outage.
 ACQUIRE_SECONDS = 1.5  # for a connection to be free, or made
 COMMAND_SECONDS = 1.8  # a transaction, that included
+QUEUE_SECONDS = 5.0  # for a connection to be free, however fast the others are served
 REPORT_SECONDS = 15.0  # the same of what nobody waits for who wants to buy
 CONNECT_SECONDS = 3.0  # at the start
 CLOSE_SECONDS = 1.0
@@ -87,6 +90,7 @@ class PostgresDatabase:
         self._reports = asyncio.Semaphore(REPORTS)
         self._idle: list[tuple[asyncpg.Connection, float]] = []  # and since when; the last is taken first
         self._tasks: set[asyncio.Task[list[list[Row]]]] = set()
+        self._answered = -math.inf  # when the server last did what it was asked, on the loop's clock
         self._is_open = False
 
     async def open(self) -> None:
@@ -154,26 +158,28 @@ class PostgresDatabase:
         return await asyncio.shield(task)
 
     async def _run(self, seconds: float, work: _Work) -> list[list[Row]]:
-        deadline = asyncio.get_running_loop().time() + seconds
+        began = asyncio.get_running_loop().time()
         for tries_left in reversed(range(_TRIES)):
             try:
-                return await self._with_connection(work, deadline)
+                return await self._with_connection(work, began, seconds)
             except _TROUBLE as error:
                 if not tries_left or not isinstance(error, _AGAIN):
                     raise _failure(error) from None
         raise AssertionError("the last try returns or raises")
 
-    async def _with_connection(self, work: _Work, deadline: float) -> list[list[Row]]:
+    async def _with_connection(self, work: _Work, began: float, seconds: float) -> list[list[Row]]:
         clock = asyncio.get_running_loop().time
-        async with asyncio.timeout_at(min(clock() + self._acquire_seconds, deadline)):
-            await self._slots.acquire()
-            try:
-                connection = self._take_idle() or await self._connect()
-            except BaseException:
-                self._slots.release()
-                raise
+        await self._turn(began)
         try:
-            return await _within(max(deadline - clock(), 0), connection, work)
+            async with asyncio.timeout_at(max(began, self._answered) + self._acquire_seconds):
+                connection = self._take_idle() or await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+        try:
+            found = await _within(max(max(began, self._answered) + seconds - clock(), 0), connection, work)
+            self._answered = clock()
+            return found
         except asyncpg.exceptions.ReadOnlySQLTransactionError:  # it has become a standby: look for the primary
             connection.terminate()
             raise
@@ -183,6 +189,25 @@ class PostgresDatabase:
             else:
                 self._idle.append((connection, asyncio.get_running_loop().time()))
             self._slots.release()
+
+    async def _turn(self, began: float) -> None:
+        """A connection may be used. Raises TimeoutError."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        clock = asyncio.get_running_loop().time
+        turn = asyncio.ensure_future(self._slots.acquire())
+        try:
+            while not turn.done():
+                left = min(max(began, self._answered) + self._acquire_seconds, began + QUEUE_SECONDS) - clock()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait({turn}, timeout=left)
+        except BaseException:
+            if not turn.cancel() and not turn.cancelled():
+                self._slots.release()
+            raise
+        turn.result()
 
     def _take_idle(self) -> asyncpg.Connection | None:
         fresh = asyncio.get_running_loop().time() - IDLE_SECONDS

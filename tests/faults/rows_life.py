@@ -119,7 +119,7 @@ DEADLINES: tuple[Row, ...] = (
     _leaves(
         "U5-timeout-partial",
         "the caller's deadline comes while one of three jobs runs",
-        "n=3, one job of 60 s; x-request-timeout: 2",
+        "n=3, one job of 60 s; x-request-timeout: 6",
         "the two that are there; the third is cancelled",
         {"answer": "200", "pictures": 2, "submits": 3, "cancelled": 1, "billed": 2, "charged": "0.06"},
     ),

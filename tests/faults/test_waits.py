@@ -235,7 +235,7 @@ def one_of_two_waiters_may_leave(stage: Stage) -> dict[str, Any]:
 def a_deadline_does_not_take_what_is_there(stage: Stage) -> dict[str, Any]:
     gate = stage.gate()
     stage.sandbox.script(on("submit", "run_for", after=1, seconds=60))
-    answer = gate.ask(next(prompts), n="3", seed="1", headers={"x-request-timeout": "2"})
+    answer = gate.ask(next(prompts), n="3", seed="1", headers={"x-request-timeout": "6"})
     assert len(answer.json()["data"]) == 2
     return {"answer": str(answer.status_code)} | told(ended(gate, NOTHING), "journal")
 

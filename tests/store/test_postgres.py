@@ -230,12 +230,17 @@ class TestLimits:
         assert await database.read(COUNT) == [(1,)]
         assert "QueryCanceled" in await fails(database, "SELECT pg_sleep(0.8)")
 
-    async def test_a_wait_for_a_connection_leaves_less_time_for_what_is_to_be_done(self, open_one: Open) -> None:
-        database = await open_one(most_connections=1, acquire_seconds=0.9, command_seconds=1)
-        busy = asyncio.create_task(database.run(("SELECT pg_sleep(0.6)", ())))
+    async def test_a_wait_behind_what_was_in_vain_leaves_less_time_for_what_is_to_be_done(self, open_one: Open) -> None:
+        database = await open_one(most_connections=1, acquire_seconds=5, command_seconds=1)
+        busy = asyncio.create_task(fails(database, "SELECT pg_sleep(30)"))
         await asyncio.sleep(0)
         assert await fails(database, "SELECT pg_sleep(0.8)") == "PostgreSQL does not answer in time"
-        await busy
+        assert "QueryCanceled" in await busy
+
+    async def test_a_queue_that_moves_is_no_outage(self, open_one: Open) -> None:
+        database = await open_one(most_connections=1, acquire_seconds=0.5, command_seconds=0.6)
+        answers = await asyncio.gather(*(database.read("SELECT 1 FROM pg_sleep(0.1)") for _ in range(15)))
+        assert answers == [[(1,)]] * 15
 
     async def test_a_transaction_that_takes_too_long_is_cut_and_leaves_nothing(self, open_one: Open) -> None:
         database = await open_one(command_seconds=0.5)
