@@ -25,8 +25,8 @@ from app.store.migrations import RECORD, VERSION, VERSIONS, pending
 
 MOST_CONNECTIONS = 8
 REPORTS = 2  # of the connections, at once, for what takes long
-# A client is told within two seconds that nothing can be bought at the moment. Both count from the server's last answer to
-# anybody: a queue that moves is no outage.
+# A client is told within two seconds that nothing can be bought at the moment. Both count from the server's last answer
+# to anybody: a queue that moves is no outage.
 ACQUIRE_SECONDS = 1.5  # for a connection to be free, or made
 COMMAND_SECONDS = 1.8  # a transaction, that included
 QUEUE_SECONDS = 5.0  # for a connection to be free, however fast the others are served

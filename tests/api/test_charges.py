@@ -25,7 +25,7 @@ ASK = {"model": MODEL, "prompt": "sepia", "size": "1024x1024"}
 
 
 def edit(gateway: Served, photo: bytes, **more: str) -> Any:
-    return gateway.post(data=ASK | more, files={"image": photo})
+    return gateway.post(data=ASK | more, files={"image": photo}, headers={"x-request-timeout": "8"})
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ class TestMoney:
         script({"on": "submit", "fault": "drop_after", "times": 1})
         assert gate.ask(f"{bill}: lost reply").status_code == 502
         script({"on": "submit", "fault": "lose_result", "times": 1})
-        assert gate.ask(f"{bill}: lost result").status_code == 502
+        assert gate.ask(f"{bill}: lost result", headers={"x-request-timeout": "8"}).status_code == 502
         script({**BLOCK, "times": 1})
         assert gate.ask(f"{bill}: refused").status_code == 400
         script(
