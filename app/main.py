@@ -294,7 +294,13 @@ def build(
             await telemetry.close()
 
     asgi = FastAPI(
-        title="imagegate", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+        title="imagegate",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours: app.telemetry, app.tracing
     )
     memory = Memory(limits.memory_bytes)
     images = Images(gateway, reader, config, memory)

@@ -58,6 +58,7 @@ class Draft:
             self._name(file, self._folder or _open_folder(self._path.parent))
         except FileNotFoundError:  # a sweep has just taken the folder away
             self._name(file, _open_folder(self._path.parent))
+        self._file = self._folder = None  # closed here, where it may take its time
 
     def discard(self) -> None:
         """Leave nothing behind; no harm if it was published."""
