@@ -81,7 +81,7 @@ async def running(store: ObjectStorage) -> AsyncIterator[None]:
         await store.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
