@@ -180,7 +180,7 @@ def _provider_settings(
     installed, and that is said aloud; the second value names those. Raises RegistryError if required settings are
     missing."""
     from app.children import Child
-    from app.main import load_models
+    from app.models import load_models
     from app.registry import RegistryError, provider_classes, sandboxes, settings_for
 
     classes = provider_classes(config.providers)
@@ -305,9 +305,9 @@ def _plan(chosen: argparse.Namespace) -> int:
     from app import pricing
     from app.api import names, wire
     from app.config import load_config
-    from app.main import load_models
     from app.media.blob import MemoryBlob
     from app.media.sniff import inspect
+    from app.models import load_models
     from app.params.engine import compile_plan
     from app.registry import provider_classes
     from app.types import Caller, EditRequest, Given

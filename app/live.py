@@ -28,6 +28,7 @@ from app.config import Config, ConfigError, check_open, config_path, secret_vari
 from app.delivery import Upstream
 from app.errors import Overloaded
 from app.fields import Strict
+from app.models import model_folders
 from app.registry import ADAPTER, ProviderClass, RegistryError, settings_for
 from app.secretfile import secret_files
 from providers.base import Provider, Renewable
@@ -265,11 +266,6 @@ class Live:
         for name in restart:
             if asked or name not in self._restart:
                 log.warning("%s has changed: that takes a restart", name)
-
-
-def model_folders(config: Config) -> list[Path]:
-    """Ours, then the operator's over it."""
-    return [HERE / "models", *([config.models_dir] if config.models_dir else [])]
 
 
 def _mark(path: Path) -> object:

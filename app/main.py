@@ -37,8 +37,6 @@ from app.board import Board
 from app.breaker import Breakers, BreakerView
 from app.budgets import Memory
 from app.caretaker import Caretaker
-from app.catalogue.files import ModelFiles, Names
-from app.catalogue.load import Catalogue, read_catalogue
 from app.conclusion import Concluder
 from app.config import Config, ConfigError
 from app.delivery import Deliverer, Upstream
@@ -51,17 +49,16 @@ from app.jobs import Journal
 from app.keyring import KeyRing
 from app.keys import Keys
 from app.limits import Limiter, LocalLimiter, Rates
-from app.live import Live, Running, model_folders
+from app.live import Live, Running
 from app.logbook import Logbook
 from app.media.blob import Room
 from app.media.download import Downloader
 from app.media.netguard import Guard
 from app.media.pool import MediaPool
-from app.params.convert import CONVERTERS
-from app.params.emulate import EMULATORS
+from app.models import load_models, model_files
 from app.receipts import Receipts, write_log
 from app.recovery import Recovery
-from app.registry import ProviderClass, RegistryError, provider_classes
+from app.registry import RegistryError, provider_classes
 from app.runs import Runs
 from app.shared_limits import RedisLimiter
 from app.shared_places import RedisPlaces
@@ -113,16 +110,6 @@ class Application:
     auth: Authenticator
     stopping: Callable[[], None]  # to be called as soon as the end is known
     reload: Callable[[], None]  # look for changed files now
-
-
-def load_models(config: Config, classes: Mapping[str, ProviderClass], files: ModelFiles | None = None) -> Catalogue:
-    """Our model files, then the operator's over them. Raises CatalogueError."""
-    return read_catalogue(files or model_files(classes), model_folders(config), config.aliases)
-
-
-def model_files(classes: Mapping[str, ProviderClass]) -> ModelFiles:
-    """A reader of model files that knows all names which one may use."""
-    return ModelFiles(Names(frozenset(classes), frozenset(CONVERTERS), frozenset(EMULATORS)))
 
 
 def build(

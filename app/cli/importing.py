@@ -12,7 +12,7 @@ import httpx2
 
 from app.catalogue.files import CatalogueError
 from app.config import ConfigError
-from app.main import model_files
+from app.models import model_files
 from app.registry import importers, provider_classes
 
 LIMIT = 16 << 20  # bytes of a document; fal's have some 20 kB

@@ -64,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Do it. Raises ConfigError, CatalogueError, GatewayError."""
     from app.config import ConfigError, load_config
     from app.keys import Keys
-    from app.main import load_models
+    from app.models import load_models
     from app.registry import provider_classes
     from app.store.db import StoreError, StoreUnusable, open_database
     from app.store.keys import KeyStore

@@ -11,7 +11,7 @@ from app.catalogue.files import HERE, CatalogueError, ModelFiles, Problem
 from app.catalogue.load import Catalogue, read_folder
 from app.catalogue.schema import Model
 from app.config import load_config
-from app.main import load_models, model_files
+from app.models import load_models, model_files
 from app.registry import provider_classes
 
 

@@ -16,8 +16,8 @@ from app.catalogue.files import ModelFiles
 from app.catalogue.load import HERE, load_common, load_model
 from app.catalogue.schema import Model, field_of
 from app.errors import GatewayError
-from app.main import model_files
 from app.media.blob import MemoryBlob
+from app.models import model_files
 from app.params.engine import compile_plan
 from app.registry import provider_classes
 from app.types import Caller, EditRequest, Given, Slot
