@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from app.catalogue.describe import describe, schema
-from app.catalogue.load import HERE, Catalogue, CatalogueError, load_catalogue, load_common, load_model
+from app.catalogue.files import ModelFiles
+from app.catalogue.load import HERE, Catalogue, CatalogueError, load_catalogue, load_common, load_model, read_folder
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
 
@@ -201,6 +202,29 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(CatalogueError, match="'name' stands here twice"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("nested", ["[" * 200_000, "- " * 200_000, "{a: " * 200_000])
+def test_a_file_that_is_nested_too_deep_is_refused(tmp_path: Path, nested: str) -> None:
+    (tmp_path / "deep.yaml").write_text(f"id: deep\nmodes:\n {nested}", encoding="utf-8")
+    with pytest.raises(CatalogueError, match="nested too deep"):
+        load(tmp_path)
+
+
+def test_a_file_means_the_same_to_both_parsers(tmp_path: Path) -> None:
+    """Long ones are read by PyYAML's own."""
+    text = QWEN.read_text("utf-8") + "source: 16:9\n"
+    found = []
+    for name, more in (("short", ""), ("long", f"# {'-' * 100_000}\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "qwen.yaml").write_text(QWEN.read_text("utf-8") + more, encoding="utf-8")
+        (tmp_path / name / "wrong.yaml").write_text(text + text + more, encoding="utf-8")
+        (tmp_path / name / "broken.yaml").write_text("id: a\nname: b: c\n" + more, encoding="utf-8")
+        models, problems = read_folder(ModelFiles(), tmp_path / name)
+        found.append(([model for _, model in models.values()], [(one.file, one.line) for one in problems]))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 1
+    assert len(found[0][1]) > 2
 
 
 def test_a_models_rank_is_its_place_in_lists() -> None:
