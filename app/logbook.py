@@ -8,7 +8,6 @@ Money is none of its business: that is in the journal before a request is answer
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
 from contextlib import suppress
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 from app import payloads
 from app.jobs import DAY_SECONDS
-from app.records import Answered, dump_answer, dump_plan, dump_quote
+from app.records import Answered, dump_answer, dump_plan, dump_quote, dumps
 from app.steps import Step, timings
 from app.store.db import StoreError, StoreRefusal
 from app.store.jobs import RequestRow
@@ -160,9 +159,9 @@ class Logbook:
                 for one in receipt.attempts
             ],
         }
-        payload = _dumps(payloads.kept(plan, texts=self._prompts)) if self._payloads else None
+        payload = dumps(payloads.kept(plan, texts=self._prompts)) if self._payloads else None
         row = None if receipt.entered else self._row(receipt, plan)
-        return Entry(receipt.request_id, receipt.created, _dumps(details), payload, row)
+        return Entry(receipt.request_id, receipt.created, dumps(details), payload, row)
 
     def _row(self, receipt: Receipt, plan: Plan) -> RequestRow:
         """The page of a request that bought nothing. It has no fingerprint: a repeat of it is a new try."""
@@ -208,7 +207,3 @@ def _steps(receipt: Receipt) -> list[Step]:
     visit = current.get()
     before = visit.steps.taken if visit is not None and visit.id == receipt.request_id else []
     return [*before, *receipt.steps]
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), default=str)

@@ -45,6 +45,7 @@ from app.gateway import Gateway
 from app.harvest import Harvester
 from app.history import History
 from app.http1 import Http1
+from app.ids import Ids
 from app.jobs import Journal
 from app.keyring import KeyRing
 from app.keys import Keys
@@ -164,7 +165,7 @@ def build(
     database = telemetry.watched(database_for(config.database_url.get_secret_value(), config.data_dir))
     store = JobStore(database)
     owner = secrets.token_hex(8)
-    journal = Journal(store, owner, clock, now=time.time, new_id=lambda: secrets.token_hex(12))
+    journal = Journal(store, owner, clock, now=time.time, new_id=Ids().job)
     upkeep = Upkeep(database)
     logbook = Logbook(upkeep, clock, prompts=config.log.prompts, payloads=config.log.payload_days > 0)
     harvester = Harvester(journal)
@@ -329,7 +330,7 @@ def build(
             expose_headers=EXPOSED_HEADERS,
             max_age=86_400,
         )
-    asgi.add_middleware(RequestContext, new_id=lambda: f"req_{secrets.token_hex(16)}", visits=telemetry.visits)
+    asgi.add_middleware(RequestContext, new_id=Ids().request, visits=telemetry.visits)
     return Application(asgi, gateway, auth, gateway.stopping, live.reload)
 
 

@@ -32,11 +32,12 @@ class Effort:
     starts: int = 5
     flat: int = 10_000
     growth: int = 3  # rounds
+    books: int = 1000  # requests a round
     every: int = 1  # 2: about every second of growth's rows
 
 
 FULL = Effort()
-QUICK = Effort(rounds=3, count=80, single=25, slow=1, encodes=3, starts=3, flat=2_000, growth=1, every=2)
+QUICK = Effort(rounds=3, count=80, single=25, slow=1, encodes=3, starts=3, flat=2_000, books=400, growth=1, every=2)
 
 
 @dataclass(slots=True)
@@ -110,6 +111,13 @@ def encoders(effort: Effort) -> tuple[dict[str, list[dict]], float]:
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=300)
     others = busy_seconds() - before - (cpu_seconds(os.getpid()) - own)
     return json.loads(done.stdout), max(0.0, others / (time.perf_counter() - began))
+
+
+def books(effort: Effort) -> dict[str, list[float] | None]:
+    """bench.books: milliseconds of CPU a request by database, a figure a round; None: it is not installed."""
+    command = [sys.executable, "-m", "bench.books", "--json", f"--requests={effort.books}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=300)
+    return json.loads(done.stdout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bench.books import TARGETS
 from bench.figures import TINY, Big, Flat, Slow, Start, Work
 from bench.lanes import Lane
 from bench.machine import ROOT
@@ -239,6 +240,21 @@ def judge_memory(big: Big, flat: Flat) -> list[Figure]:
         f"{flat.failed} answers failed" if flat.failed else "",
     )
     return [peak, level]
+
+
+def judge_books(rounds: Mapping[str, Sequence[float] | None]) -> list[Figure]:
+    """Keys, limits, journal and log, by database."""
+    found = []
+    for name, costs in rounds.items():
+        what, limit = f"CPU of auth, limits, reserve, settle and log a request, {name}", TARGETS[name]
+        target = f"< {limit:g} ms"
+        if costs is None:
+            found.append(Figure(what, target, "not in this run", None, "it is not installed"))
+            continue
+        middle = statistics.median(costs)
+        measured = f"{middle:.2f} ms ({min(costs):.2f} to {max(costs):.2f} by round); {middle / limit:.2f} x the target"
+        found.append(Figure(what, target, measured, middle < limit))
+    return found
 
 
 def judge_starts(starts: Mapping[str, Start]) -> list[Figure]:

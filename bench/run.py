@@ -17,7 +17,7 @@ from typing import TypeVar
 from bench import figures, growth, report
 from bench.contenders import LITELLM
 
-SECTIONS = ("work", "slow", "encoders", "memory", "starts", "growth")
+SECTIONS = ("work", "slow", "encoders", "books", "memory", "starts", "growth")
 T = TypeVar("T")
 
 TEMPLATE = """# What imagegate costs
@@ -55,6 +55,8 @@ NOTES = """\
   its bytes.
 - The gateway submits to the queue, asks for the status and collects: three requests to the upstream (a fourth for
   the picture) where the bare proxy and LiteLLM make one.
+- Auth, limits, reserve, settle and log: `bench/books.py`, without HTTP and pictures, one picture a request, a key with
+  budgets and limits, eight at once; all threads of the gateway's process, not the database server's.
 - Memory over many requests: small pictures (12 KB in, {tiny} pixels square out), half `url`, half `b64_json`, eight
   at once, one gateway; judged on RSS."""
 
@@ -97,6 +99,8 @@ def main() -> None:
         sizes, others = measured("encoders", figures.encoders, effort)
         targets += report.judge_encoders(sizes, others)
         numbers += ["### Encoding", report.encoders_table(sizes)]
+    if "books" in sections:
+        targets += report.judge_books(measured("books", figures.books, effort))
     if "memory" in sections:
         big = measured("big uploads", figures.big)
         flat = measured("many requests", figures.flat, effort)

@@ -177,7 +177,7 @@ class JobStore:
         needed = row.reserve or 0
         for _ in range(_OPEN_TRIES):
             *_, entered = await self._db.run(
-                money.taking_turns(row.caller, row.created),
+                *([money.taking_turns(row.caller, row.created)] if self._db.holding else []),
                 *([] if row.key is None else [_freed_key(row)]),
                 money.within_budget(
                     "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, row.created

@@ -32,19 +32,21 @@ class Lane(Generic[Work, Result]):
     def __init__(
         self,
         name: str,
-        work: Callable[[list[Work]], list[Result | Exception]],
+        work: Callable[[list[Work], Callable[[], list[Work]]], list[Result | Exception]],
         end: Callable[[], None],
         capacity: int,
     ) -> None:
-        """`work`, called in the thread, answers each unit with a result or an exception, in their order. If it raises,
-        nothing can be done at the moment: those that queued up behind it in the meantime fail as well, so that nobody
-        waits for two time-outs. `end` is called in the thread at the very last. `capacity`: units that may wait."""
+        """`work`, called in the thread, answers each unit with a result or an exception, in their order. Its second
+        argument takes what has queued up since then, to be answered behind the others. If it raises, nothing can be
+        done at the moment: those that queued up behind it in the meantime fail as well, so that nobody waits for two
+        time-outs. `end` is called in the thread at the very last. `capacity`: units that may wait."""
         self._loop = asyncio.get_running_loop()
         self._work = work
         self._end = end
         self._capacity = capacity
         self._queue: SimpleQueue[_Unit[Work, Result] | None] = SimpleQueue()  # None: the last
         self._closing = False
+        self._is_last = False  # the thread's: there will be no more
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
@@ -68,15 +70,12 @@ class Lane(Generic[Work, Result]):
         self._thread.join()
 
     def _live(self) -> None:
-        last = False
-        while not last:
-            batch, last = self._take(block=True)
+        while not self._is_last:
+            batch = self._take(block=True)
             try:
-                results = self._work([unit.work for unit in batch]) if batch else []
+                results = self._work([unit.work for unit in batch], partial(self._more, batch)) if batch else []
             except Exception as error:  # noqa: BLE001 - somebody waits for each of them
-                if not last:
-                    late, last = self._take(block=False)
-                    batch += late
+                self._more(batch)
                 results = [_another(error) for _ in batch]
             self._tell(partial(_settle, batch, results))
         try:
@@ -84,15 +83,20 @@ class Lane(Generic[Work, Result]):
         finally:
             self._tell(self._ended.set)
 
-    def _take(self, *, block: bool) -> tuple[list[_Unit[Work, Result]], bool]:
-        """All that waits; and whether there will be no more."""
+    def _more(self, batch: list[_Unit[Work, Result]]) -> list[Work]:
+        """What has queued up behind a batch joins it."""
+        late = [] if self._is_last else self._take(block=False)
+        batch += late
+        return [unit.work for unit in late]
+
+    def _take(self, *, block: bool) -> list[_Unit[Work, Result]]:
+        """All that waits; and notes whether there will be no more."""
         batch: list[_Unit[Work, Result]] = []
-        try:
+        with contextlib.suppress(Empty):
             while (unit := self._queue.get(block and not batch)) is not None:
                 batch.append(unit)
-        except Empty:
-            return batch, False
-        return batch, True
+            self._is_last = True
+        return batch
 
     def _tell(self, what: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

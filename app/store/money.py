@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 from app.store.db import Row, Statement
@@ -128,30 +129,39 @@ def moved(moves: Sequence[Move]) -> list[Statement]:
     statements = [_move(move, mark) for move in moves]
     ended = [move for move in moves if move.to not in OPEN]
     if ended:
-        places = ", ".join(f"${number}" for number in range(5, 5 + len(ended)))
-        statements.append(
-            (
-                "INSERT INTO spend (caller, span, micros)"  # noqa: S608
-                " SELECT requests.caller, spans.span, CAST(sum(jobs.micros) AS BIGINT)"
-                " FROM jobs JOIN requests ON requests.id = jobs.request"
-                " CROSS JOIN (SELECT CAST($1 AS TEXT) AS span UNION ALL SELECT CAST($2 AS TEXT)"
-                " UNION ALL SELECT CAST($3 AS TEXT)) AS spans"
-                f" WHERE jobs.id IN ({places}) AND jobs.booking = $4 AND jobs.micros > 0"
-                " GROUP BY requests.caller, spans.span ORDER BY requests.caller, spans.span"
-                " ON CONFLICT (caller, span) DO UPDATE SET micros = spend.micros + excluded.micros",
-                (*spans(ended[0].now), mark, *(move.id for move in ended)),
-            )
-        )
+        statements.append((_booking(len(ended)), (*spans(ended[0].now), mark, *[move.id for move in ended])))
     return statements
 
 
-def _move(move: Move, mark: str) -> Statement:
-    places = ", ".join(f"${number}" for number in range(9, 9 + len(move.of)))
-    untold = ", reserve" if move.to in _BILLED else ""
+@lru_cache(64)
+def _booking(jobs: int) -> str:
+    places = ", ".join(f"${number}" for number in range(5, 5 + jobs))
+    return (
+        "INSERT INTO spend (caller, span, micros)"  # noqa: S608
+        " SELECT requests.caller, spans.span, CAST(sum(jobs.micros) AS BIGINT)"
+        " FROM jobs JOIN requests ON requests.id = jobs.request"
+        " CROSS JOIN (SELECT CAST($1 AS TEXT) AS span UNION ALL SELECT CAST($2 AS TEXT)"
+        " UNION ALL SELECT CAST($3 AS TEXT)) AS spans"
+        f" WHERE jobs.id IN ({places}) AND jobs.booking = $4 AND jobs.micros > 0"
+        " GROUP BY requests.caller, spans.span ORDER BY requests.caller, spans.span"
+        " ON CONFLICT (caller, span) DO UPDATE SET micros = spend.micros + excluded.micros"
+    )
+
+
+@lru_cache(64)
+def _moving(states: int, billed: bool) -> str:
+    places = ", ".join(f"${number}" for number in range(9, 9 + states))
+    untold = ", reserve" if billed else ""
     return (
         "UPDATE jobs SET state = $2, updated = $3, cost = coalesce($4, cost), verdict = coalesce($5, verdict),"  # noqa: S608
         f" micros = coalesce(CAST($6 AS BIGINT), micros{untold}), booking = $7, made = coalesce($8, made)"
-        f" WHERE id = $1 AND state IN ({places}) RETURNING id",
+        f" WHERE id = $1 AND state IN ({places}) RETURNING id"
+    )
+
+
+def _move(move: Move, mark: str) -> Statement:
+    return (
+        _moving(len(move.of), move.to in _BILLED),
         (
             move.id,
             move.to,
@@ -214,16 +224,20 @@ def within_budget(
     table: str, columns: str, places: str, values: tuple[Any, ...], caller: str, needed: int, now: float
 ) -> Statement:
     """Enter a row if the budgets of its caller's key leave room for it; RETURNING id. `places`: those of `values`."""
-    count = len(values)
+    return _fitting(table, columns, places, len(values)), (*values, caller, *spans(now), needed)
+
+
+@lru_cache(64)
+def _fitting(table: str, columns: str, places: str, count: int) -> str:
     budget = _standing(f"WHERE api_keys.id = ${count + 1}", count + 2)
     fits = " AND ".join(
         f"(s.budget_{word} IS NULL OR s.{word} + s.reserved + ${count + 5} <= s.budget_{word})"
         for word in ("day", "month", "total")
     )
     return (
-        f"INSERT INTO {table} ({columns}) SELECT {places} FROM ({budget}) AS s WHERE {fits}"  # noqa: S608
-        " ON CONFLICT DO NOTHING RETURNING id",
-        (*values, caller, *spans(now), needed),
+        # Materialized: else SQLite would add up what is reserved for each place where it stands.
+        f"WITH s AS MATERIALIZED ({budget}) INSERT INTO {table} ({columns}) SELECT {places} FROM s WHERE {fits}"  # noqa: S608
+        " ON CONFLICT DO NOTHING RETURNING id"
     )
 
 

@@ -211,7 +211,12 @@ class _Query:
         # A few jobs are what to begin with: CROSS JOIN keeps SQLite from beginning with all of a caller's requests.
         if s.job is not None:
             self._jobs = f"(SELECT DISTINCT request FROM jobs WHERE job = {self.place(s.job)}) AS found CROSS JOIN"  # noqa: S608
-        if s.state in get_args(RequestState):
+        if s.state in ("running", "settling") and not self._jobs:  # so are these; the index is of both
+            self._jobs = (
+                "(SELECT id AS request FROM requests AS unsettled WHERE unsettled.state IN ('running', 'settling')"  # noqa: S608
+                f" AND unsettled.state = {self.place(s.state)}) AS found CROSS JOIN"
+            )
+        elif s.state in get_args(RequestState):
             self.terms.append(f"state = {self.place(s.state)}")
         elif s.state is not None and (self._jobs or s.state in _COMMON):  # most have such a job: look at one by one
             such = "SELECT 1 FROM jobs WHERE jobs.request = requests.id AND jobs.state ="

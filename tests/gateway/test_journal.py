@@ -294,3 +294,9 @@ def test_nothing_is_left_open_by_ordinary_ends(tmp_path: Path) -> None:
                 assert not {job.state for job in await b.jobs(f"req_{number}")} & set(OPEN)
 
     running(test)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\0", 'é"\\', 10**400, -(10**30), 1e-7, 1e300, {"1": [None, True]}])
+def test_a_ticket_comes_back_as_it_was_whatever_the_provider_put_into_it(odd: object) -> None:
+    ticket = Ticket("fal", "job", {"odd": odd})
+    assert load_ticket("fal", "job", dump_ticket(ticket)) == ticket
