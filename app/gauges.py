@@ -69,9 +69,9 @@ class Gauges(Collector):
         yield _gauge("journal_owed", "Writes to the journal that failed and are repeated.", now.journal.owed)
         commits = getattr(now.database, "commits", None)
         if commits is not None:  # SQLite
-            commits_family = CounterMetricFamily("imagegate_database_commits", "Commits (SQLite), each of one or more.")
-            commits_family.add_metric((), commits)
-            yield commits_family
+            yield _counter("database_commits", "Commits (SQLite), each of one or more.", commits)
+        yield _counter("log_written", "Requests that were entered in the request log.", now.logbook.written)
+        yield _counter("log_dropped", "Requests that are missing in the request log.", now.logbook.dropped)
         free = now.storage.free_bytes()
         if free is not None:
             yield _gauge("storage_free_bytes", "How much can still be stored on this machine.", free)
@@ -103,6 +103,12 @@ class Gauges(Collector):
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     family = GaugeMetricFamily(f"imagegate_{name}", text)
+    family.add_metric((), value)
+    return family
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    family = CounterMetricFamily(f"imagegate_{name}", text)
     family.add_metric((), value)
     return family
 

@@ -314,6 +314,7 @@ def build(
         pool,
         journal,
         database,
+        logbook,
         storage,
         board,
     )

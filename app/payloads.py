@@ -93,6 +93,7 @@ async def discreet(plan: Plan, work: Callable[[], Awaitable[T]]) -> T:
             error.message = "The provider refused the request. Its reason repeats the request's words, and is left out."
         if _repeats(error.detail, words):
             error.detail = "the provider repeats the request's words: left out"
+        error.args = (error.message,)  # what a traceback shows
         raise
 
 

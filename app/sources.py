@@ -11,6 +11,7 @@ from app.breaker import Breakers
 from app.budgets import Memory
 from app.catalogue.load import Catalogue
 from app.jobs import Journal
+from app.logbook import Logbook
 from app.media.pool import MediaPool
 from app.runs import Runs
 from app.storage.base import Storage
@@ -31,5 +32,6 @@ class Sources:
     pool: MediaPool
     journal: Journal
     database: Database
+    logbook: Logbook
     storage: Storage
     board: Board | None

@@ -179,4 +179,5 @@ async def test_a_provider_that_repeats_what_was_sent_is_not_quoted(said: str, le
     with pytest.raises(ProviderError) as raised:
         await discreet(plan, submit)
     assert ("left out" in raised.value.message) is left_out
+    assert ("left out" in str(raised.value)) is left_out
     assert (raised.value.detail != said) is left_out

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import KEY, MODEL, Served, StartGateway
+from tests.faults.gate import until
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "metrics.md").read_text("utf-8")
@@ -117,6 +118,14 @@ def test_every_metric_has_its_line_and_every_line_its_metric(counted: Served, ph
     for name, one in named.items():
         labels = {label for sample in one.samples for label in sample.labels} - {"le"}
         assert not labels or labels == set(re.findall(r"\w+", told[name])), name
+
+
+def test_what_the_log_has_is_counted_beside_what_it_lacks(start_gateway: StartGateway, photo: bytes) -> None:
+    gateway = start_gateway(IMAGEGATE_API_KEY=KEY)
+    assert read(gateway)["imagegate_log_written_total", ()] == 0
+    assert [edit(gateway, photo) for _ in range(2)] == [200, 200]
+    until(lambda: read(gateway)["imagegate_log_written_total", ()] == 2)
+    assert read(gateway)["imagegate_log_dropped_total", ()] == 0
 
 
 class TestWhoMayRead:
