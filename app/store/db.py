@@ -48,8 +48,9 @@ class Database(Protocol):
         Raises StoreUnusable, and StoreError if it may work later.
         """
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
-        """One transaction, durable when this returns; the rows of each statement (RETURNING, SELECT).
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
+        """One transaction, durable when this returns; the rows of each statement (RETURNING, SELECT). `turn`: those
+        with the same would wait for one another's locks.
 
         A caller that is cancelled does not wait any longer, but its transaction goes on: what it was about to write
         of money may be written all the same. Raises StoreError.

@@ -182,6 +182,7 @@ class JobStore:
                 money.within_budget(
                     "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, row.created
                 ),
+                turn=row.caller,
             )
             if entered:
                 return None

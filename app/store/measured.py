@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from app.store.db import Database, Row, Statement, StoreError
@@ -35,9 +36,9 @@ class MeasuredDatabase:
         """See Database."""
         await self._database.open()
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
         """See Database."""
-        return await self._written(self._database.run, statements)
+        return await self._written(partial(self._database.run, turn=turn), statements)
 
     async def tidy(self, *statements: Statement) -> list[list[Row]]:
         """See Database."""

@@ -22,6 +22,7 @@ import asyncpg
 
 from app.store.db import FORMS, Row, Statement, StoreError, StoreRefusal, StoreUnusable
 from app.store.migrations import RECORD, VERSION, VERSIONS, pending
+from app.store.turns import Turns
 
 MOST_CONNECTIONS = 8
 REPORTS = 2  # of the connections, at once, for what takes long
@@ -30,6 +31,7 @@ REPORTS = 2  # of the connections, at once, for what takes long
 ACQUIRE_SECONDS = 1.5  # for a connection to be free, or made
 COMMAND_SECONDS = 1.8  # a transaction, that included
 QUEUE_SECONDS = 5.0  # for a connection to be free, however fast the others are served
+TURN_SECONDS = 15.0  # behind others with the same API key that has a budget
 REPORT_SECONDS = 15.0  # the same of what nobody waits for who wants to buy
 CONNECT_SECONDS = 3.0  # at the start
 CLOSE_SECONDS = 1.0
@@ -86,6 +88,7 @@ class PostgresDatabase:
             "idle_in_transaction_session_timeout": "10000",
             **{name: str(milliseconds) for name, milliseconds in _timeouts(command_seconds).items()},
         }
+        self._turns = Turns(TURN_SECONDS)
         self._slots = asyncio.Semaphore(most_connections)
         self._reports = asyncio.Semaphore(REPORTS)
         self._idle: list[tuple[asyncpg.Connection, float]] = []  # and since when; the last is taken first
@@ -115,9 +118,10 @@ class PostgresDatabase:
         self._idle.append((connection, asyncio.get_running_loop().time()))
         self._is_open = True
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
         """See Database."""
-        return await self._shielded(self._command_seconds, partial(_transaction, statements=statements))
+        work = partial(self._shielded, self._command_seconds, partial(_transaction, statements=statements))
+        return await (work() if turn is None else self._turns.take(turn, work))
 
     async def tidy(self, *statements: Statement) -> list[list[Row]]:
         """See Database."""

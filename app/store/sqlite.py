@@ -81,7 +81,7 @@ class SqliteDatabase:
         self._reader = Lane("sqlite reader", partial(_read, self._reading), self._reading.close, self._capacity)
         self._reporter = Lane("sqlite reports", partial(_read, self._reporting), self._reporting.close, REPORTS)
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
         """See Database."""
         if self._writer is None:
             raise StoreError("the database is not open")

@@ -230,6 +230,14 @@ class TestLimits:
         assert await database.read(COUNT) == [(1,)]
         assert "QueryCanceled" in await fails(database, "SELECT pg_sleep(0.8)")
 
+    async def test_a_crowd_that_would_wait_for_one_lock_leaves_connections_to_others(self, open_one: Open) -> None:
+        database = await open_one(most_connections=2)
+        crowd = [asyncio.create_task(database.run(("SELECT pg_sleep(0.1)", ()), turn="anna")) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        assert await database.read(COUNT) == [(0,)]
+        assert not any(one.done() for one in crowd[2:])
+        await asyncio.gather(*crowd)
+
     async def test_a_wait_behind_what_was_in_vain_leaves_less_time_for_what_is_to_be_done(self, open_one: Open) -> None:
         database = await open_one(most_connections=1, acquire_seconds=5, command_seconds=1)
         busy = asyncio.create_task(fails(database, "SELECT pg_sleep(30)"))
