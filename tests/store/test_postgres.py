@@ -135,7 +135,7 @@ class TestOutages:
     async def test_connections_that_died_with_a_lost_one_are_not_handed_out(
         self, postgres: PostgresServer, open_one: Open
     ) -> None:
-        database = await open_one(command_seconds=0.5, acquire_seconds=5)
+        database = await open_one(command_seconds=2, acquire_seconds=5)
         await asyncio.gather(*(database.run(("SELECT pg_sleep(0.1)", ())) for _ in range(6)))
         before = await database.read("SELECT pid FROM pg_stat_activity WHERE application_name = 'imagegate'")
         assert len(before) == 6
@@ -217,7 +217,7 @@ class TestLimits:
     async def test_a_statement_that_takes_too_long_is_ended_on_the_server_too(
         self, postgres: PostgresServer, open_one: Open
     ) -> None:
-        database = await open_one(command_seconds=0.5)
+        database = await open_one(command_seconds=2)
         before = await database.read("SELECT pg_backend_pid()")
         assert "QueryCanceled" in await fails(database, "SELECT pg_sleep(30)")
         assert await database.read("SELECT pg_backend_pid()") == before
@@ -258,7 +258,7 @@ class TestLimits:
         assert await database.read(COUNT) == [(0,)]
 
     async def test_a_lock_that_another_process_holds_is_not_waited_for_longer(self, url: str, open_one: Open) -> None:
-        database = await open_one(command_seconds=0.5)
+        database = await open_one(command_seconds=2)
         await database.run((THING, (1,)))
         update = "UPDATE things SET word = 'a' WHERE id = 1"
         other = await asyncpg.connect(url)
@@ -324,6 +324,6 @@ class TestStarting:
         with pytest.raises(StoreUnusable):
             await PostgresDatabase(url).open()
         await database.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await postgres.execute(OURS) != [(0,)]:
                 await asyncio.sleep(0.01)
