@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -297,6 +298,8 @@ def _failure(error: Exception) -> StoreError:
     name = type(error).__name__
     if isinstance(error, TimeoutError):
         return StoreError("PostgreSQL does not answer in time")
+    if isinstance(error, socket.gaierror):
+        return StoreError("PostgreSQL cannot be reached: nobody knows the host that the URL names")
     if isinstance(error, OSError):
         return StoreError(f"PostgreSQL cannot be reached: {os.strerror(error.errno) if error.errno else name}")
     if isinstance(error, asyncpg.PostgresError):

@@ -46,6 +46,7 @@ export const ADVICE = {
   upstream_ambiguous: ["It is not known yet whether the provider took the job", "Look at the request in the log in a minute, before you run it again: it may have been bought."],
   provider_timeout: ["The provider did not finish in time", "Look at the request in the log before you run it again: it may still be finished and charged."],
   all_providers_failed: ["No provider could do it", "Wait a moment and run it again, or choose another model.", "retry"],
+  gateway_unavailable: ["The gateway is gone, or does not answer", "Look at the request log before you run it again: another gateway finishes what it had begun.", "retry"],
   unreachable: ["The gateway cannot be reached", "Check that it is running and that you are connected, then try again.", "retry"],
   unreadable: ["The answer could not be read", "Something between this page and the gateway answered instead of it. Try again, or ask the operator.", "retry"],
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from app.config import Config, load_config, unread_variables
 
 ROOT = Path(__file__).parents[2]
-NOT_OURS = {"FAL_KEY", "FORWARDED_ALLOW_IPS"}  # the adapter's, uvicorn's
+NOT_OURS = {"FAL_KEY", "FORWARDED_ALLOW_IPS", "PGPASSWORD"}  # the adapter's, uvicorn's, asyncpg's
 _REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)(?::-([^}]*))?\}")
 
 
@@ -41,6 +42,29 @@ def test_every_variable_that_compose_asks_for_is_explained_in_the_example_and_no
     assert asked == explained
 
 
+def test_a_password_of_any_characters_does_not_break_the_database_url() -> None:
+    """It is no part of the URL; asyncpg takes it from libpq's variable."""
+    for service in ("gateways", "bucket"):
+        environment = services()[service]["environment"]
+        assert "$" not in environment["IMAGEGATE_DATABASE_URL"]
+        assert environment["PGPASSWORD"] == services()["postgres"]["environment"]["POSTGRES_PASSWORD"]
+
+
+def test_what_the_page_puts_into_an_override_is_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    override = yaml.safe_load(block)["services"]["gateway"]
+    environ = {**filled(services()["gateway"]["environment"]), **override["environment"]}
+    assert override["volumes"] == [f"./config.yaml:{environ['IMAGEGATE_CONFIG']}:ro"]
+    secret = tmp_path / "admin_key.txt"
+    secret.write_text("from a file\n")
+    environ |= {"IMAGEGATE_CONFIG": str(ROOT / "config.yaml"), "IMAGEGATE_ADMIN_KEY_FILE": str(secret)}
+    assert unread_variables(environ) == []
+    config = load_config(environ)
+    assert config.admin_key.get_secret_value() == "from a file"
+    assert config.results.response_format == "b64_json"
+
+
 def test_no_port_is_published_beyond_this_machine() -> None:
     ports = [port for service in services().values() for port in service.get("ports", [])]
     assert len(ports) == 2
@@ -59,6 +83,19 @@ def test_the_proxy_is_more_patient_than_the_gateway_and_never_asks_twice() -> No
     assert "non_idempotent" not in conf
     assert "proxy_buffering off;" in conf
     assert "proxy_request_buffering off;" in conf
+
+
+def test_what_the_proxy_itself_says_has_the_shape_of_the_gateways_errors() -> None:
+    conf = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
+    said = {int(status): json.loads(body)["error"] for status, body in re.findall(r"return (\d+) '(.*)';", conf)}
+    assert {status: error["code"] for status, error in said.items()} == {
+        413: "request_too_large",
+        502: "gateway_unavailable",
+    }
+    assert all(list(error) == ["message", "type", "param", "code"] for error in said.values())
+    errors = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    words = (ROOT / "app" / "web" / "words.js").read_text("utf-8")
+    assert all(f"`{error['code']}`" in errors and f"  {error['code']}: [" in words for error in said.values())
 
 
 def test_a_stop_waits_for_running_requests() -> None:

@@ -196,6 +196,10 @@ class TestOutages:
         await database.open()
         await database.close()
 
+    async def test_a_host_whose_name_nobody_knows_is_said_to_be_that(self) -> None:
+        with pytest.raises(StoreError, match="nobody knows the host that the URL names"):
+            await PostgresDatabase("postgresql://u:p@nowhere.invalid/imagegate").open()
+
 
 class TestLimits:
     async def test_there_are_never_more_connections_than_allowed(
