@@ -295,7 +295,7 @@ def build(
     asgi.include_router(edits_router(images, auth))
     asgi.include_router(generations_router(images, auth))
     asgi.include_router(requests_router(History(store, ReportStore(database), upstreams), auth, config.public_url))
-    asgi.include_router(models_router(catalogue, labels, auth))
+    asgi.include_router(models_router(catalogue, labels, stand_ins, auth))
     asgi.include_router(keys_router(keys, auth, config.limits))
     asgi.include_router(files_router(storage))
     asgi.include_router(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -16,19 +16,25 @@ from app.denials import ModelNotAllowed
 from app.types import Caller
 
 
-def models_router(catalogue: Catalogue, labels: Mapping[str, str], auth: Authenticator) -> APIRouter:
-    """The models endpoints. `labels` are the providers' names as people read them."""
+def models_router(
+    catalogue: Catalogue, labels: Mapping[str, str], stand_ins: Collection[str], auth: Authenticator
+) -> APIRouter:
+    """The models endpoints. `labels` are the providers' names as people read them; `stand_ins` those whose sandbox has
+    taken their place."""
     router = APIRouter()
 
     async def list_models(caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
-        return {"object": "list", "data": [describe(one, labels) for one in catalogue if caller.may_use(one.id)]}
+        return {
+            "object": "list",
+            "data": [describe(one, labels, stand_ins) for one in catalogue if caller.may_use(one.id)],
+        }
 
     async def get_model(request: Request, name: str, caller: Caller = Depends(auth.caller)) -> dict[str, Any]:
         model = catalogue.require(name.rstrip("/")).model
         if not caller.may_use(model.id):
             raise ModelNotAllowed(f"Your API key may not use the model '{model.id}'.", param="model")
         wants_schema = request.query_params.get("schema", "").lower() in ("true", "1")
-        return schema(model, labels) if wants_schema else describe(model, labels)
+        return schema(model, labels, stand_ins) if wants_schema else describe(model, labels, stand_ins)
 
     for prefix in ("/openai/v1", "/v1", "/openai"):  # the last is Azure's
         router.add_api_route(f"{prefix}/models", list_models, methods=["GET"], responses=errors(401, 403))

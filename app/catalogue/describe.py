@@ -5,7 +5,7 @@ that run, never written twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -14,8 +14,9 @@ from app.catalogue.schema import Converted, Mode, Model, Offer, Price, Row, Sizi
 _CAPABILITIES = {"image-edit": "editing", "text-to-image": "generation"}
 
 
-def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
-    """An entry of the models list. `labels` are the providers' names as people read them."""
+def describe(model: Model, labels: Mapping[str, str], stand_ins: Collection[str] = ()) -> dict[str, Any]:
+    """An entry of the models list. `labels` are the providers' names as people read them; `stand_ins` those providers
+    whose sandbox makes the pictures."""
     first = model.offers[0]
     prices = [offer.price for offer in model.offers if offer.price is not None]
     lowest = min(prices, key=_least) if prices else None
@@ -34,14 +35,14 @@ def describe(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
         "price_unit": lowest.per if lowest else None,
         "price_currency": lowest.currency if lowest else None,
         "aliases": list(model.aliases),
-        "providers": [_offer(offer, model.modes, labels) for offer in model.offers],
+        "providers": [_offer(offer, model.modes, labels, stand_ins) for offer in model.offers],
         "parameters": sorted(name for name, row in first.params.items() if row.how not in ("ignored", "rejected")),
     }
 
 
-def schema(model: Model, labels: Mapping[str, str]) -> dict[str, Any]:
+def schema(model: Model, labels: Mapping[str, str], stand_ins: Collection[str] = ()) -> dict[str, Any]:
     """The entry with its whole parameter table, what pictures may come in and what sizes go out, for each offer."""
-    entry = describe(model, labels)
+    entry = describe(model, labels, stand_ins)
     for shown, offer in zip(entry["providers"], model.offers, strict=True):
         shown["accepts"] = offer.accepts.model_dump(mode="json")
         shown["sizing"] = None if offer.sizing is None else _sizing(offer.sizing)
@@ -146,11 +147,14 @@ def _price(price: Price) -> dict[str, Any]:
     }
 
 
-def _offer(offer: Offer, modes: tuple[Mode, ...], labels: Mapping[str, str]) -> dict[str, Any]:
+def _offer(
+    offer: Offer, modes: tuple[Mode, ...], labels: Mapping[str, str], stand_ins: Collection[str]
+) -> dict[str, Any]:
     price = offer.price
     return {
         "id": offer.provider,
         "name": labels.get(offer.provider, offer.provider),
+        "sandbox": offer.provider in stand_ins,
         "endpoint": offer.endpoint,
         "modes": list(offer.modes or modes),
         "price": None if price is None else _price(price),

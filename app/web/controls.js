@@ -39,7 +39,7 @@ function suggestions(row, sizing) {
   return [];
 }
 
-export function Control({ row, value, onChange, sizing, error, wide }) {
+export function Control({ row, example, value, onChange, sizing, error, wide }) {
   const id = `p-${row.name}`;
   const given = isGiven(value);
   const about = { id, "aria-describedby": `${id}-hint${error ? ` ${id}-wrong` : ""}`, "aria-invalid": error ? "true" : undefined };
@@ -74,7 +74,7 @@ export function Control({ row, value, onChange, sizing, error, wide }) {
       </div>
     `;
   } else if (row.required || row.max_length > 1000) {
-    control = html`<textarea ...${about} class="input" rows=${row.required ? 4 : 2} required=${row.required} placeholder=${row.required ? "" : fallback} value=${value ?? ""} onInput=${input}></textarea>`;
+    control = html`<textarea ...${about} class="input" rows=${row.required ? 4 : 2} required=${row.required} placeholder=${row.required ? (example ?? "") : fallback} value=${value ?? ""} onInput=${input}></textarea>`;
   } else {
     control = html`
       <input ...${about} class="input" type="text" autocomplete="off" spellcheck=${false} placeholder=${fallback} list=${listed.length ? `${id}-list` : undefined} value=${value ?? ""} onInput=${input} />

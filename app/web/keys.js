@@ -32,7 +32,7 @@ export function Keys() {
       </div>
       ${absent && html`<div class="card"><${Empty} icon="key" title="Not available on this gateway" text="Managed keys are not switched on here. Set IMAGEGATE_ADMIN_KEY and start the gateway again; until then the one static key (IMAGEGATE_API_KEY) is all there is." /></div>`}
       ${error && !absent && (error.status === 401 || error.status === 403
-        ? html`<div class="card"><${Empty} icon="key" title="These are the admin's" text="Enter the admin key (IMAGEGATE_ADMIN_KEY) to see and make keys."><button type="button" class="button main" onClick=${() => session.set({ asking: true })}><${Icon} name="key" />Enter the admin key</button><//></div>`
+        ? html`<div class="card"><${Empty} icon="key" title="These are the admin's" text="Enter the admin key to see and make keys. It is what the gateway was started with as IMAGEGATE_ADMIN_KEY; if that was nothing, set it and start again, or use imagegate keys on the gateway's machine."><button type="button" class="button main" onClick=${() => session.set({ asking: true })}><${Icon} name="key" />Enter the admin key</button><//></div>`
         : html`<${Problem} error=${error} onRetry=${reload} />`)}
       ${busy && !value && html`<${Bones} heights=${[50, 50, 50]} />`}
       ${value && !value.data.length && html`<div class="card"><${Empty} icon="key" title="No keys yet" text="Make one for each person or program: each has its own budget, limits and log." ><button type="button" class="button main" onClick=${() => open({ kind: "edit", key: null })}><${Icon} name="add" />Make the first key</button><//></div>`}
@@ -42,10 +42,10 @@ export function Keys() {
             { title: "Name", cell: (key) => html`<b>${key.name}</b><br /><code class="muted">${key.prefix}…${key.last4}</code>` },
             { title: "State", cell: (key) => html`<${State} value=${key} />` },
             { title: "Spent", cell: (key) => html`<${Spent} value=${key} />` },
-            { title: "Limits", cell: (key) => html`<span class="small">${limitsOf(key) || html`<span class="muted">none</span>`}</span>` },
+            { title: "Limits", cell: (key) => html`<span class="small">${limitsOf(key) || html`<span class="muted">${budgeted(key) ? "the budget" : "none"}</span>`}</span>` },
             { title: "Made", cell: (key) => html`<span class="small">${when(key.created)}</span>` },
             { title: "Change", cell: (key) => !key.revoked && html`
-              <span class="row" style=${{ gap: "4px" }}>
+              <span class="row acts">
                 <button type="button" class="button tiny" aria-label=${`Change the limits of ${key.name}`} onClick=${() => open({ kind: "edit", key })}>Limits</button>
                 <button type="button" class="button tiny" aria-label=${`Rotate ${key.name}`} onClick=${() => open({ kind: "rotate", key })}>Rotate</button>
                 <button type="button" class="button tiny danger" aria-label=${`Revoke ${key.name}`} onClick=${() => open({ kind: "revoke", key })}>Revoke</button>
@@ -79,6 +79,8 @@ function Spent({ value }) {
     })}
   </div>`;
 }
+
+const budgeted = ({ limits = {} }) => ["day", "month", "total"].some((name) => limits[`budget_${name}`] != null);
 
 function limitsOf({ limits = {} }) {
   const words = [
@@ -141,7 +143,7 @@ function Edit({ value, onClose, onDone }) {
         <div class="pair">${Object.entries(LIMITS).map(([name, [label, type, hint]]) => field(name, label, hint, { type: "number", min: 0, step: type === "money" ? "any" : 1, placeholder: "no limit" }))}</div>
         ${field("models", "Models", "Ids, separated by commas; empty: all.", { autocomplete: "off", spellcheck: false })}
         <div class="pair">
-          <div class="field"><label for="k-format">Answers by default</label><select id="k-format" class="input" value=${fields.response_format} onChange=${set("response_format")}><option value="">as the gateway does</option><option value="url">url</option><option value="b64_json">b64_json</option></select></div>
+          <div class="field"><label for="k-format">Answers by default</label><select id="k-format" class="input" value=${fields.response_format} onChange=${set("response_format")}><option value="">its default</option><option value="url">url</option><option value="b64_json">b64_json</option></select></div>
           ${field("days", "Expires in days", value ? "Empty: as it is." : "Empty: never.", { type: "number", min: 1, step: "any" })}
         </div>
         <label class="tick"><input type="checkbox" checked=${fields.strict} onChange=${set("strict")} /><span>Strict: refuse unknown parameters</span></label>

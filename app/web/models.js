@@ -5,7 +5,7 @@ import { CodeTabs } from "./code.js";
 import { MEDIA, OWN, plain } from "./controls.js";
 import { Badge, Bones, Empty, Icon, Problem, Table, Tabs, useLoaded } from "./parts.js";
 import { useStore } from "./store.js";
-import { HOW, bytes, count, money, perUnit } from "./words.js";
+import { DOES, HOW, SANDBOX, byMode, bytes, count, exampleFor, money, perUnit } from "./words.js";
 
 const MODES = { "image-edit": "edits pictures", "text-to-image": "makes pictures of words" };
 
@@ -13,29 +13,34 @@ export function Models() {
   const { value, error, reload } = useLoaded((signal) => call("/openai/v1/models", { signal }), []);
   return html`
     <div class="page">
-      <div class="headline"><div><h1>Models</h1><p class="muted">Each is one file of rows; these pages, the API and the documentation read the same rows.</p></div></div>
+      <div class="headline"><div><h1>Models</h1><p class="muted">What each does, takes and costs. Its page has every parameter, and code to call it.</p></div></div>
       ${error && html`<${Problem} error=${error} onRetry=${reload} />`}
       ${!value && !error && html`<${Bones} heights=${[150]} />`}
       ${value && !value.data.length && html`<div class="card"><${Empty} icon="picture" title="No models yet" text="Add a model file to the folder that IMAGEGATE_MODELS_DIR names, and start the gateway again." /></div>`}
       ${value && html`
-        <div class="tiles">
-          ${value.data.map((model) => html`
-            <a class="card tile" href=${`/models/${idPath(model.id)}`} key=${model.id}>
-              <h2>${model.name}</h2>
-              <code class="muted">${model.id}</code>
-              <p class="small">${model.description}</p>
-              <div class="row">
-                ${model.modes.map((mode) => html`<span class="badge plain">${MODES[mode] ?? mode}</span>`)}
-                ${model.providers.map((one) => html`<span class="badge plain">${one.name}</span>`)}
-                <span class="badge plain num">${model.starting_price === null ? "price unknown" : `from ${money(model.starting_price, model.price_currency)} a ${model.price_unit}`}</span>
-              </div>
-            </a>
-          `)}
-        </div>
+        ${byMode(value.data).map(([mode, models]) => html`
+          <h2 key=${mode}>${DOES[mode] ?? mode}</h2>
+          <div class="tiles">
+            ${models.map((model) => html`<${Tile} key=${model.id} model=${model} />`)}
+          </div>
+        `)}
       `}
     </div>
   `;
 }
+
+const Tile = ({ model }) => html`
+  <a class="card tile" href=${`/models/${idPath(model.id)}`}>
+    <h3>${model.name}</h3>
+    <code class="muted">${model.id}</code>
+    <p class="small">${model.description}</p>
+    <div class="row">
+      ${model.modes.length > 1 && model.modes.map((mode) => html`<span class="badge plain">${MODES[mode] ?? mode}</span>`)}
+      ${model.providers.map((one) => html`<span class="badge plain">${one.name}</span>`)}
+      <span class="badge plain num">${model.starting_price === null ? "price unknown" : `from ${money(model.starting_price, model.price_currency)} ${model.price_unit === "image" ? "an" : "a"} ${model.price_unit}`}</span>
+    </div>
+  </a>
+`;
 
 export function Model({ id }) {
   const { value: model, error, reload } = useLoaded((signal) => call(`/v1/models/${idPath(id)}?schema=true`, { signal }), [id]);
@@ -72,7 +77,7 @@ function Offer({ offer }) {
       <section class="card panel" aria-label="Provider and price">
         <h2>Provider and price</h2>
         <dl class="facts">
-          <dt>Provider</dt><dd>${offer.name}</dd>
+          <dt>Provider</dt><dd>${offer.name}${offer.sandbox && html`<br /><span class="muted small">${SANDBOX}</span>`}</dd>
           <dt>Endpoint</dt><dd><code>${offer.endpoint}</code></dd>
           <dt>Price</dt><dd class="num">${perUnit(price)}</dd>
         </dl>
@@ -117,10 +122,10 @@ function allowed(row) {
 function exampleOf(model, offer, keyed) {
   const edits = model.modes.includes("image-edit");
   const params = {};
-  for (const row of offer.parameters) if (row.required && !MEDIA.has(row.type)) params[row.name] = row.name === "prompt" ? "make it a snowy night" : (row.default ?? row.values?.[0] ?? row.min ?? "…");
+  for (const row of offer.parameters) if (row.required && !MEDIA.has(row.type)) params[row.name] = row.name === "prompt" ? exampleFor(edits) : (row.default ?? row.values?.[0] ?? row.min ?? "…");
   const usable = offer.parameters.filter((row) => ["renamed", "converted", "emulated"].includes(row.how) && !(row.name in OWN) && !MEDIA.has(row.type));
   const number = usable.find((row) => row.how === "renamed" && typeof row.default === "number");
   if (number) params[number.name] = number.default;
   if (usable.some((row) => row.name === "size")) params.size = "1024x1024";
-  return { base: location.origin, keyed, model: model.id, edits, params, images: { row: offer.parameters.find((row) => row.type === "images")?.name ?? "image", files: ["picture.png"] } };
+  return { base: location.origin, keyed, model: model.id, edits, params, images: { row: offer.parameters.find((row) => row.type === "images")?.name ?? "image", files: ["picture.png"] }, mask: offer.parameters.some((row) => row.name === "mask" && row.required) ? "mask.png" : undefined };
 }

@@ -10,7 +10,7 @@ import { Plan, microsOf } from "./plan.js";
 import { Result } from "./result.js";
 import { bodyOf, cancel, pathOf, runs, start } from "./run.js";
 import { createStore, useStore } from "./store.js";
-import { DOES, count, money, perUnit } from "./words.js";
+import { DOES, SANDBOX, byMode, count, exampleFor, money, perUnit } from "./words.js";
 
 const ESTIMATE_MS = 300;
 const HEAVY = 4 << 20; // above so many bytes, words are waited for longer before all is sent again
@@ -28,13 +28,6 @@ export function Playground() {
     return html`<div class="page"><h1>Playground</h1><div class="card"><${Empty} icon="picture" title="No models yet" text="Add a model file to the folder that IMAGEGATE_MODELS_DIR names, and start the gateway again." /></div></div>`;
   }
   return html`<${Desk} models=${models.value?.data} keyed=${Boolean(key)} />`;
-}
-
-/** By what they do first. */
-function groups(models) {
-  const found = new Map();
-  for (const one of models) found.set(one.modes[0], [...(found.get(one.modes[0]) ?? []), one]);
-  return [...found];
 }
 
 function Desk({ models, keyed }) {
@@ -85,7 +78,7 @@ function Desk({ models, keyed }) {
     setTab("result");
     const fresh = estimate && !busy;
     const shape = fresh ? (estimate.plan.delivery.size ?? estimate.plan.size) : null;
-    start(request, { expected: fresh ? estimate.plan.delivery.count : Number(request.params.n) || 1, shape });
+    start(request, { sandbox: source.sandbox, expected: fresh ? estimate.plan.delivery.count : Number(request.params.n) || 1, shape });
     if (innerWidth <= 900) document.querySelector(".see")?.scrollIntoView({ behavior: "smooth", block: "start" });
   };
   const keys = (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && form.current.requestSubmit();
@@ -95,7 +88,7 @@ function Desk({ models, keyed }) {
   if (error && error.param && known(error.param)) shownErrors[error.param] ??= error.message;
   if (tooLarge) shownErrors[images.name] ??= `${tooLarge.name} is too large for this model: make it smaller (fewer pixels, or JPEG), and add it again.`;
   const loose = error && error.code !== "cancelled" && !(error.param && known(error.param)) ? error : null;
-  const control = (row, wide) => html`<${Control} key=${row.name} row=${row} value=${values[row.name]} sizing=${source.sizing} error=${shownErrors[row.name]} wide=${wide} onChange=${(value) => set(row.name, value)} />`;
+  const control = (row, wide) => html`<${Control} key=${row.name} row=${row} value=${values[row.name]} sizing=${source.sizing} error=${shownErrors[row.name]} wide=${wide} example=${row.name === "prompt" ? `For example: ${exampleFor(edits)}` : ""} onChange=${(value) => set(row.name, value)} />`;
 
   const tabs = {
     result: ["Result", html`<${Result} run=${run} onReuse=${(picture) => setPictures(images && most > 1 ? [...pictures, picture] : [picture])} onRetry=${() => form.current.requestSubmit()} />`],
@@ -114,9 +107,10 @@ function Desk({ models, keyed }) {
             <div class="field">
               <div class="head"><label for="model">Model</label>${model && html`<a class="small" href=${`/models/${idPath(model.id)}`}>About it</a>`}</div>
               <select id="model" class="input" value=${id ?? ""} disabled=${!models} onChange=${(event) => { draft.set({ model: event.target.value, offer: "" }); history.replaceState(null, "", "/"); }}>
-                ${models ? groups(models).map(([mode, some]) => html`<optgroup label=${DOES[mode] ?? mode}>${some.map((one) => html`<option value=${one.id}>${one.name}</option>`)}</optgroup>`) : html`<option value="">Loading …</option>`}
+                ${models ? byMode(models).map(([mode, some]) => html`<optgroup label=${DOES[mode] ?? mode}>${some.map((one) => html`<option value=${one.id}>${one.name}</option>`)}</optgroup>`) : html`<option value="">Loading …</option>`}
               </select>
               <p class="hint">${model ? model.description : "\u00a0"}</p>
+              ${source?.sandbox && html`<p class="hint standin"><${Icon} name="info" /><span>${SANDBOX}</span></p>`}
             </div>
             ${model && model.providers.length > 1 && html`
               <div class="field">

@@ -33,7 +33,7 @@ export function Requests() {
   return html`
     <div class="page">
       <div class="headline">
-        <div><h1>Requests</h1><p class="muted">What became of each request of this key, newest first.</p></div>
+        <div><h1>Requests</h1><p class="muted">What became of each request that this key may see, newest first.</p></div>
         <div class="row">
           <label class="row small" style=${{ flexWrap: "nowrap" }}>Show <select class="input" value=${state} onChange=${(event) => setState(event.target.value)}>${Object.entries(STATES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label>
           <button type="button" class="button" onClick=${first.reload}><${Icon} name="again" />Refresh</button>

@@ -98,7 +98,7 @@ function Facts({ run }) {
   return html`
     <div class="card panel">
       <dl class="facts">
-        <dt>Cost</dt><dd class="num">${money(metadata.cost, metadata.cost_currency)}${metadata.cost_uncertain ? " so far: what one job cost is not known yet" : ""}</dd>
+        <dt>Cost</dt><dd class="num">${money(metadata.cost, metadata.cost_currency)}${metadata.cost_uncertain ? " so far: what one job cost is not known yet" : ""}${run.sandbox ? html` <span class="muted">at the provider; the sandbox bills nothing</span>` : ""}</dd>
         <dt>Time</dt><dd class="num">${run.seconds?.toFixed(1)} s</dd>
         <dt>Made by</dt><dd>${metadata.provider_name} <code class="muted">${metadata.executed_model}</code></dd>
         ${metadata.seed !== undefined && html`<dt>Seed</dt><dd class="num">${(metadata.seeds ?? [metadata.seed]).join(", ")}</dd>`}

@@ -24,8 +24,8 @@ function patch(id, change) {
   runs.set(({ run }) => ({ run: run?.id === id ? { ...run, ...(typeof change === "function" ? change(run) : change) } : run }));
 }
 
-/** `expected` pictures of `shape` ("WxH", or null where nobody knows). */
-export async function start(request, { expected, shape }) {
+/** `expected` pictures of `shape` ("WxH", or null where nobody knows), made by a `sandbox` or not. */
+export async function start(request, { expected, shape, sandbox }) {
   const old = runs.get().run;
   if (old) {
     for (const picture of old.pictures) URL.revokeObjectURL(picture.url);
@@ -35,7 +35,7 @@ export async function start(request, { expected, shape }) {
   const { signal } = control;
   const id = (old?.id ?? 0) + 1;
   const before = request.pictures.length ? URL.createObjectURL(request.pictures[0].file) : null;
-  runs.set({ run: { id, state: "running", began: performance.now(), seconds: null, expected, shape, before, pictures: [], failed: [], metadata: null, error: null, request: null } });
+  runs.set({ run: { id, state: "running", began: performance.now(), seconds: null, expected, shape, sandbox, before, pictures: [], failed: [], metadata: null, error: null, request: null } });
   announce("Running.");
   try {
     const answer = await send(pathOf(request), { method: "POST", body: bodyOf(request), signal });

@@ -58,6 +58,18 @@ export function adviceFor(code) {
 
 export const DOES = { "image-edit": "Edit pictures", "text-to-image": "Make pictures from words" };
 
+export const SANDBOX = "A sandbox stands in for the provider: its pictures are samples and no AI, and nothing is billed. The real models need the provider's key at the gateway.";
+
+/** A prompt to begin with. */
+export const exampleFor = (edits) => (edits ? "make it a snowy night" : "a harbour in fog");
+
+/** Models by what they do first: [mode, models] for each mode. */
+export function byMode(models) {
+  const found = new Map();
+  for (const one of models) found.set(one.modes[0], [...(found.get(one.modes[0]) ?? []), one]);
+  return [...found];
+}
+
 export const HOW = {
   passthrough: "sent to the provider as it is",
   renamed: "sent under the provider's own name",

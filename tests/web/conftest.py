@@ -5,10 +5,8 @@ Whatever a page complains about (a violated policy, an error in the console) fai
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.conftest import Served
+from tests.fakes.npm import installed
 
 HERE = Path(__file__).parent
 SHOTS = HERE / "screenshots"
@@ -73,21 +72,13 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """axe-core's source, installed from the lock by the first worker that needs it."""
-    npm = shutil.which("npm")
-    if npm is None:
-        if os.environ.get("CI"):
-            pytest.fail("npm is not installed, and CI must not skip axe-core")
-        pytest.skip("npm is not installed: ACCESSIBILITY WAS NOT TESTED")
-    lock = (HERE / "package-lock.json").read_bytes()
-    with (HERE / ".installing").open("a+b") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        guard.seek(0)
-        if guard.read() != lock or not (HERE / "node_modules").is_dir():
-            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.DEVNULL, timeout=300)
-            guard.truncate(0)
-            guard.write(lock)
-    return (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+    return (installed(HERE, "the pages' accessibility") / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """OpenAI's SDK for JavaScript: the one of the clients' tests."""
+    return installed(HERE.parent / "api" / "clients" / "node", "the JavaScript clients")
 
 
 def shoot(page: Page, name: str) -> None:
@@ -101,3 +92,12 @@ def fill_in(page: Page, prompt: str = "make it a snowy night") -> None:
     page.get_by_role("button", name="Use the sample photo").click()
     page.locator("#p-prompt").fill(prompt)
     page.get_by_text("picture of", exact=False).first.wait_for()
+
+
+def enter_key(page: Page, key: str, *, keep: bool = False) -> None:
+    """As a person gives a page its key; `keep` for the tab, over a reload."""
+    page.get_by_role("button", name="API key").first.click()
+    page.get_by_label("Key for this gateway").fill(key)
+    if keep:
+        page.get_by_label("Keep it until this tab").check()
+    page.get_by_role("button", name="Use this key").click()

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.conftest import KEY, PHOTO, Json, Served, StartGateway
-from tests.web.conftest import PHONE, OpenPage, fill_in, shoot
+from tests.web.conftest import PHONE, OpenPage, enter_key, fill_in, shoot
 
 NewJobs = Callable[[], list[Json]]
 Script = Callable[..., None]
@@ -287,16 +287,31 @@ def test_on_a_phone(gateway: Served, open_page: OpenPage) -> None:
     shoot(page, "result-phone-dark")
 
 
-@pytest.mark.parametrize("language", ["curl", "Python"])
+def run_code(code: str, language: str, folder: Path, node_modules: Path) -> str:
+    """What a sample prints, run in `folder` as a reader would."""
+    environ = {**os.environ, "IMAGEGATE_API_KEY": KEY, "no_proxy": "*", "NO_PROXY": "*"}
+    command = {"curl": ["sh", "-ec", code], "Python": [sys.executable, "-c", code], "JavaScript": ["node", "code.mjs"]}
+    if language == "JavaScript":
+        (folder / "node_modules").symlink_to(node_modules)
+        (folder / "code.mjs").write_text(code)
+    ran = subprocess.run(command[language], cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
 def test_the_code_does_what_the_page_did(
-    locked_gateway: Served, open_page: OpenPage, new_jobs: NewJobs, tmp_path: Path, language: str
+    locked_gateway: Served,
+    open_page: OpenPage,
+    new_jobs: NewJobs,
+    node_modules: Path,
+    tmp_path: Path,
+    language: str,
 ) -> None:
     name = 'it\'s; a "cup", $HOME.jpg'
     (tmp_path / name).write_bytes(PHOTO.read_bytes())
     page = open_page(locked_gateway)
-    page.get_by_role("button", name="API key").first.click()
-    page.get_by_label("Key for this gateway").fill(KEY)
-    page.get_by_role("button", name="Use this key").click()
+    enter_key(page, KEY)
     page.locator("#p-image").set_input_files(tmp_path / name)
     page.locator("#p-prompt").fill('@night\'s `date` "sky" $HOME\n<sepia> \\n é;type=x')
     page.locator("#p-seed").fill("7")
@@ -312,20 +327,41 @@ def test_the_code_does_what_the_page_did(
     page.get_by_role("button", name="Copy").click()
     code = str(value(page, "navigator.clipboard.readText()"))
     shoot(page, f"code-{language}-desktop-light")
-    environ = {**os.environ, "IMAGEGATE_API_KEY": KEY, "no_proxy": "*", "NO_PROXY": "*"}
-    command = ["sh", "-ec", code] if language == "curl" else [sys.executable, "-c", code]
-    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
+    said = run_code(code, language, tmp_path, node_modules)
     by_page, by_code = (job["payload"] for job in new_jobs())
     pictures = [payload.pop("image_urls") for payload in (by_page, by_code)]
     assert len(pictures[0]) == len(pictures[1]) == 1
     assert by_code == by_page
     assert by_page["guidance_scale"] == 2.5
-    if language == "Python":
+    if language != "curl":
         with Image.open(tmp_path / "result-1.png") as image:
             assert image.size == (512, 512)
     else:
-        assert '"url"' in ran.stdout
+        assert '"url"' in said
+
+
+@pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
+@pytest.mark.parametrize("model", ["z-image-turbo", "qwen-image-edit-inpaint"])
+def test_the_code_of_a_models_page_runs(
+    locked_gateway: Served,
+    open_page: OpenPage,
+    new_jobs: NewJobs,
+    node_modules: Path,
+    tmp_path: Path,
+    model: str,
+    language: str,
+) -> None:
+    """One that makes pictures from words, and one that needs a mask."""
+    with Image.open(PHOTO) as image:
+        image.save(tmp_path / "picture.png")
+        Image.new("L", image.size, 255).save(tmp_path / "mask.png")
+    page = open_page(locked_gateway, f"/models/{model}")
+    enter_key(page, KEY)
+    page.get_by_role("tab", name=language, exact=True).click()
+    page.get_by_role("button", name="Copy").click()
+    run_code(str(value(page, "navigator.clipboard.readText()")), language, tmp_path, node_modules)
+    [job] = new_jobs()
+    assert job["payload"]["prompt"] == ("a harbour in fog" if model == "z-image-turbo" else "make it a snowy night")
 
 
 def test_every_code_of_the_gateway_has_its_words() -> None:
@@ -348,6 +384,24 @@ def test_the_log_shows_what_became_of_a_run_and_its_pictures(gateway: Served, op
     shoot(page, "request-desktop-light")
     page.get_by_role("link", name="All requests").click()
     expect(page.locator("tbody tr").first).to_contain_text("completed")
+
+
+def test_a_sandbox_is_said_to_be_one(
+    gateway: Served, start_gateway: StartGateway, sandbox_environ: dict[str, str], open_page: OpenPage
+) -> None:
+    """Nobody is to take its samples for a model's pictures, or its prices for a bill."""
+    nothing = {name: "" for name in sandbox_environ if name.startswith("FAL_")}
+    alone = start_gateway(**nothing)
+    for served, stands_in in ((alone, True), (gateway, False)):
+        assert {
+            offer["sandbox"] for model in served.get("/openai/v1/models").json()["data"] for offer in model["providers"]
+        } == {stands_in}
+        page = open_page(served)
+        fill_in(page)
+        expect(page.get_by_text("A sandbox stands in for the provider")).to_have_count(int(stands_in))
+        run(page)
+        done(page)
+        expect(page.get_by_text("the sandbox bills nothing")).to_have_count(int(stands_in))
 
 
 def test_a_model_makes_pictures_from_words(gateway: Served, open_page: OpenPage) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes.npm import installed
 
 HERE = Path(__file__).parent
 NODE = HERE / "node"
@@ -23,21 +24,7 @@ Drive = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """The JavaScript clients, installed from the lock by the first worker that needs them."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        if os.environ.get("CI"):
-            pytest.fail("npm is not installed, and CI must not skip the JavaScript clients")
-        pytest.skip("npm is not installed: THE JAVASCRIPT CLIENTS WERE NOT TESTED")
-    lock = (NODE / "package-lock.json").read_bytes()
-    with (NODE / ".installing").open("a+b") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        guard.seek(0)
-        if guard.read() != lock or not (NODE / "node_modules").is_dir():
-            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=NODE, check=True, stdout=subprocess.DEVNULL, timeout=300)
-            guard.truncate(0)
-            guard.write(lock)
-    return NODE / "node_modules"
+    return installed(NODE, "the JavaScript clients")
 
 
 @pytest.fixture(scope="session")
