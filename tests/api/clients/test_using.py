@@ -86,13 +86,26 @@ def test_the_javascript_samples_work(node_modules: Path, locked_gateway: Served,
     assert [job["payload"]["seed"] for job in new_jobs()] == [42, 42]
 
 
-def test_the_langchain_samples_are_what_was_recorded() -> None:
-    """LangChain itself is not installed for the tests: its requests are replayed by test_recorded.py."""
+def test_the_langchain_samples_are_what_was_recorded(locked_gateway: Served) -> None:
+    """LangChain is not installed for the tests: what it sends was recorded, and goes out with the page's model."""
     samples = [blocks(USING, "python")[1], blocks(USING, "js")[2]]
     for text, name in zip(samples, ("langchain-community", "langchain-js"), strict=True):
         body = json.loads((RECORDED / f"{name}.http").read_bytes().partition(b"\r\n\r\n")[2])
-        assert f'"{body["model"]}"' in text
         assert f"{HERE}/openai/v1" in text
+        [model] = re.findall(r"""model(?:=|: )"([\w-]+)",""", text)
+        answer = locked_gateway.post(body | {"model": model}, "/openai/v1/images/generations")
+        assert answer.status_code == 200, answer.text
+
+
+def test_no_sample_asks_for_a_model_that_a_key_with_a_budget_cannot_use(gateway: Served) -> None:
+    priced = {one["id"]: one["starting_price"] for one in gateway.get("/openai/v1/models").json()["data"]}
+    code = "\n".join(
+        block for page in (README, USING) for block in re.findall(r"^```\w+\n(.*?)^```", page, re.S | re.M)
+    )
+    code += README[README.index("Pictures from words alone") :]
+    asked = set(re.findall(r"""(?:model"?(?:=|: )|MODEL=|imageModel\()"?([\w.-]+)""", code))
+    assert len(asked & set(priced)) >= 2
+    assert [model for model in asked & set(priced) if priced[model] is None] == []
 
 
 def test_librechat_gets_base64_from_its_key(start_gateway: StartGateway) -> None:
