@@ -21,6 +21,9 @@ export function layout(rows) {
   };
 }
 
+/** The row that takes what is edited: several pictures, or the one. */
+export const inputOf = (media) => media?.find((row) => row.type === "images") ?? media?.find((row) => row.name === "image");
+
 /** What is sent for a field: a number where the row wants one and the text is one; else the text, for the gateway to judge. */
 export function typed(row, value) {
   if ((row.type === "integer" || row.type === "number") && String(value).trim() !== "" && Number.isFinite(Number(value))) return Number(value);

@@ -121,7 +121,7 @@ export function MaskField({ row, mask, picture, onChange, error }) {
     <div class="field wide" role="group" aria-label=${row.name}>
       <div class="row">
         ${mask && html`<img src=${mask.url} width="44" height="44" alt=${`${row.name}: ${mask.name}`} style=${{ objectFit: "cover", borderRadius: "8px", background: "#fff" }} />`}
-        ${picture && html`<button type="button" class="button tiny" onClick=${() => setOpen(true)}><${Icon} name="brush" />${mask ? "Paint anew" : `Paint a ${row.name}`}</button>`}
+        ${picture && row.name === "mask" && html`<button type="button" class="button tiny" onClick=${() => setOpen(true)}><${Icon} name="brush" />${mask ? "Paint anew" : `Paint a ${row.name}`}</button>`}
         <label class="button tiny quiet"><input id=${`p-${row.name}`} type="file" accept="image/*" class="unseen" onChange=${choose} />${mask ? "Another file" : `${row.name} from a file`}</label>
         ${mask && html`<button type="button" class="button tiny quiet" onClick=${() => onChange(null)}><${Icon} name="cross" />Remove the ${row.name}</button>`}
       </div>

@@ -2,7 +2,7 @@
 import { html, useState } from "./vendor/preact-htm.js";
 import { call, idPath, session } from "./api.js";
 import { CodeTabs } from "./code.js";
-import { MEDIA, OWN, plain } from "./controls.js";
+import { MEDIA, OWN, inputOf, plain } from "./controls.js";
 import { Badge, Bones, Empty, Icon, Problem, Table, Tabs, useLoaded } from "./parts.js";
 import { useStore } from "./store.js";
 import { DOES, HOW, SANDBOX, byMode, bytes, count, exampleFor, money, perUnit } from "./words.js";
@@ -127,5 +127,5 @@ function exampleOf(model, offer, keyed) {
   const number = usable.find((row) => row.how === "renamed" && typeof row.default === "number");
   if (number) params[number.name] = number.default;
   if (usable.some((row) => row.name === "size")) params.size = "1024x1024";
-  return { base: location.origin, keyed, model: model.id, edits, params, images: { row: offer.parameters.find((row) => row.type === "images")?.name ?? "image", files: ["picture.png"] }, mask: offer.parameters.some((row) => row.name === "mask" && row.required) ? "mask.png" : undefined };
+  return { base: location.origin, keyed, model: model.id, edits, params, images: { row: inputOf(offer.parameters)?.name ?? "image", files: ["picture.png"] }, mask: offer.parameters.some((row) => row.name === "mask" && row.required) ? "mask.png" : undefined };
 }

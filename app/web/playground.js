@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.js";
 import { call, idPath, session } from "./api.js";
 import { CodeTabs } from "./code.js";
-import { Control, isGiven, layout, plain, typed } from "./controls.js";
+import { Control, MEDIA, inputOf, isGiven, layout, plain, typed } from "./controls.js";
 import { MaskField } from "./mask.js";
 import { Badge, Bones, Empty, Icon, Problem, Tabs, announce, useLoaded } from "./parts.js";
 import { Pictures, forget, pictureOf } from "./pictures.js";
@@ -40,8 +40,8 @@ function Desk({ models, keyed }) {
   const source = model && (model.providers.find((one) => one.id === offer) ?? model.providers[0]);
   const rows = useMemo(() => source && layout(source.parameters), [source]);
   const edits = !model || model.modes.includes("image-edit");
-  const images = edits ? rows?.media.find((row) => row.type === "images") : null;
-  const others = (edits && rows?.media.filter((row) => row.type === "image")) || [];
+  const images = (edits && inputOf(rows?.media)) || null;
+  const others = (edits && rows?.media.filter((row) => row !== images)) || [];
   const most = source?.max_images ?? 1;
   const [tab, setTab] = useState("result");
   const [problems, setProblems] = useState({});
@@ -49,7 +49,7 @@ function Desk({ models, keyed }) {
   const form = useRef(null);
 
   const request = model && { model: offer && model.providers.length > 1 ? `${offer}/${model.id}` : model.id, edits, params: paramsOf(rows, values), images, pictures: images ? pictures : [], masks: edits ? others.filter((row) => masks[row.name]).map((row) => [row.name, masks[row.name]]) : [] };
-  const missing = rows ? [...(images?.required && !pictures.length ? [images] : []), ...rows.texts.filter((row) => !isGiven(values[row.name]?.trim?.() ?? values[row.name]))] : [];
+  const missing = rows ? [...(images?.required && !pictures.length ? [images] : []), ...others.filter((row) => row.required && !masks[row.name]), ...rows.texts.filter((row) => !isGiven(values[row.name]?.trim?.() ?? values[row.name]))] : [];
   const tooLarge = source && pictures.find((picture) => images && picture.file.size > source.accepts.max_bytes);
   const { estimate, error, busy } = useEstimate(request, Boolean(model) && !missing.length && !tooLarge && pictures.length <= 64);
   const running = run?.state === "running";
@@ -70,7 +70,7 @@ function Desk({ models, keyed }) {
     event.preventDefault();
     if (!model || running) return;
     if (missing.length) {
-      setProblems(Object.fromEntries(missing.map((row) => [row.name, row.type === "images" ? "Add a picture first." : "Write what to do first."])));
+      setProblems(Object.fromEntries(missing.map((row) => [row.name, row === images ? "Add a picture first." : row.name === "mask" ? "Paint what may change first." : MEDIA.has(row.type) ? `Choose the ${row.name} first.` : "Write what to do first."])));
       document.getElementById(`p-${missing[0].name}`)?.focus();
       announce(`Missing: ${missing.map((row) => row.name).join(", ")}`);
       return;
@@ -94,7 +94,7 @@ function Desk({ models, keyed }) {
     result: ["Result", html`<${Result} run=${run} onReuse=${(picture) => setPictures(images && most > 1 ? [...pictures, picture] : [picture])} onRetry=${() => form.current.requestSubmit()} />`],
     plan: ["What will be sent", estimate
       ? html`<${Plan} estimate=${estimate} />`
-      : html`<div class="stage"><${Empty} icon="list" title="Nothing to send yet" text=${missing.length ? `Add ${missing.map((row) => (row.type === "images" ? "a picture" : `a ${row.name}`)).join(" and ")}: the plan and its price appear here before anything is bought.` : error ? "Mend what is marked: then the plan appears here." : "The plan is being made."} /></div>`],
+      : html`<div class="stage"><${Empty} icon="list" title="Nothing to send yet" text=${missing.length ? `Add ${missing.map((row) => (row === images ? "a picture" : `a ${row.name}`)).join(" and ")}: the plan and its price appear here before anything is bought.` : error ? "Mend what is marked: then the plan appears here." : "The plan is being made."} /></div>`],
     code: ["Code", request ? html`<${CodeTabs} name="code" request=${sampleOf(request, keyed)} />` : html`<${Bones} heights=${[200]} />`],
   };
 
@@ -124,7 +124,7 @@ function Desk({ models, keyed }) {
             ${schema.error && html`<${Problem} error=${schema.error} onRetry=${schema.reload} />`}
             ${!rows && !schema.error && html`<${Bones} heights=${[132, 122, 62, 62, 62]} />`}
             ${images && html`<${Pictures} row=${images} pictures=${pictures} most=${most} onChange=${setPictures} onSample=${sample} error=${shownErrors[images.name]}><${Badge} how=${images.how} /><//>`}
-            ${others.map((row) => (row.name === "mask" && !pictures.length && !masks.mask ? null : html`<${MaskField} key=${row.name} row=${row} mask=${masks[row.name]} picture=${pictures[0]} error=${shownErrors[row.name]} onChange=${(made) => setMask(row.name, made)} />`))}
+            ${others.map((row) => (row.name === "mask" && !pictures.length && !masks.mask ? null : html`<${MaskField} key=${row.name} row=${row} mask=${masks[row.name]} picture=${pictures[0]} error=${shownErrors[row.name]} onChange=${(made) => { setMask(row.name, made); setProblems((old) => ({ ...old, [row.name]: undefined })); }} />`))}
             ${rows && html`
               ${rows.texts.map((row) => control(row, true))}
               ${rows.front.length > 0 && html`

@@ -386,6 +386,31 @@ def test_the_log_shows_what_became_of_a_run_and_its_pictures(gateway: Served, op
     expect(page.locator("tbody tr").first).to_contain_text("completed")
 
 
+def test_every_model_runs_from_its_form(gateway: Served, open_page: OpenPage, new_jobs: NewJobs) -> None:
+    """Whatever a model's rows ask for is asked for by its form, in words that say what is missing."""
+    page = open_page(gateway)
+    fill_in(page)
+    models = gateway.get("/openai/v1/models").json()["data"]
+    assert len(models) >= 20
+    for model in models:
+        page.get_by_label("Model", exact=True).select_option(model["id"])
+        page.locator(f"a[href='/models/{model['id']}']").wait_for()
+        expect(page.locator(".thumb")).to_have_count(int("image-edit" in model["modes"]))
+        run(page)
+        schema = gateway.get(f"/v1/models/{model['id']}?schema=true").json()["providers"][0]["parameters"]
+        if any(row["name"] == "mask" and row["required"] for row in schema):
+            expect(page.get_by_text("Paint what may change first.")).to_be_visible()
+            page.get_by_role("button", name="Paint a mask").click()
+            page.locator(".brush canvas").focus()
+            page.keyboard.press("Space")
+            page.get_by_role("button", name="Use this mask").click()
+            run(page)
+        expect(page.get_by_text(f"fal/{model['providers'][0]['endpoint']}", exact=True)).to_be_visible()
+        done(page)
+        page.get_by_role("tab", name="Result").click()
+    assert {job["endpoint"] for job in new_jobs()} == {one["providers"][0]["endpoint"] for one in models}
+
+
 def test_a_sandbox_is_said_to_be_one(
     gateway: Served, start_gateway: StartGateway, sandbox_environ: dict[str, str], open_page: OpenPage
 ) -> None:
