@@ -153,7 +153,7 @@ function Desk({ models, keyed }) {
               <output aria-live="polite" aria-busy=${String(busy)}>
                 ${estimate
                   ? html`<b>${microsOf(estimate) === null ? "Price unknown" : money(microsOf(estimate), estimate.currency)}</b><span class="muted small">${count(estimate.plan.delivery.count, "picture")}${estimate.plan.size ? ` of ${estimate.plan.delivery.size ?? estimate.plan.size}` : ""}</span>`
-                  : html`<b>${source ? perUnit(source.price) : "\u00a0"}</b><span class="muted small">${missing.length ? "The exact price follows your input" : busy ? "Working out the price …" : "\u00a0"}</span>`}
+                  : html`<b>${source ? perUnit(source.price) : "\u00a0"}</b><span class="muted small">${missing.length && source?.price ? "The exact price follows your input" : busy ? "Working out the price …" : "\u00a0"}</span>`}
               </output>
               ${running
                 ? html`<button key="cancel" type="button" class="button main" onClick=${cancel}><${Icon} name="stop" />Cancel</button>`

@@ -3,7 +3,7 @@ import { html, useState } from "./vendor/preact-htm.js";
 import { call, safeUrl } from "./api.js";
 import { Bones, Code, Empty, Icon, Problem, Table, useLoaded } from "./parts.js";
 import { Notes } from "./plan.js";
-import { count, money, when } from "./words.js";
+import { costOf, count, money, when } from "./words.js";
 
 const PAGE = 25;
 const STATES = { "": "All", running: "Running", completed: "Completed", partial: "Partial", failed: "Failed", cancelled: "Cancelled" };
@@ -50,12 +50,12 @@ export function Requests() {
           <${Table} caption="Requests" keyOf=${(row) => row.id} rows=${rows} columns=${[
             { title: "Request", cell: (row) => html`<a href=${pathOf(row.id)}><code>${short(row.id)}</code></a>` },
             { title: "Status", cell: (row) => html`<${Status} status=${row.status} />${row.error ? html` <span class="muted small">${row.error.code}</span>` : ""}` },
-            { title: "When", cell: (row) => when(row.created) },
+            { title: "When", cell: (row) => html`<span class="nowrap">${when(row.created)}</span>` },
             { title: "Model", cell: (row) => row.model },
             ...(rows.some((row) => row.key_name) ? [{ title: "Key", cell: (row) => row.key_name ?? "" }] : []),
             { title: "Pictures", right: true, cell: (row) => row.pictures },
             { title: "Seconds", right: true, cell: (row) => row.seconds?.toFixed(1) ?? "" },
-            { title: "Cost", right: true, cell: (row) => `${money(row.cost, row.cost_currency)}${row.cost_uncertain ? " ?" : ""}` },
+            { title: "Cost", right: true, cell: (row) => costOf(row) },
           ]} />
         </div>
       `}
@@ -90,7 +90,7 @@ export function Request({ id }) {
           <dt>When</dt><dd>${when(row.created)}</dd>
           <dt>Model</dt><dd><a href=${`/models/${row.model}`}>${row.model}</a> <code class="muted">${row.executed_model}</code></dd>
           ${row.key_name && html`<dt>Key</dt><dd>${row.key_name}</dd>`}
-          <dt>Cost</dt><dd class="num">${money(row.cost, row.cost_currency)}${row.cost_uncertain ? "; what a job cost is not known yet" : ""}</dd>
+          <dt>Cost</dt><dd class="num">${costOf(row)}${row.cost_uncertain ? html` <span class="muted">a job has no price, or none is known yet</span>` : ""}</dd>
           ${row.reserved > 0 && html`<dt>Still running</dt><dd class="num">may cost ${money(row.reserved, row.cost_currency)} more</dd>`}
           ${row.seconds != null && html`<dt>Time</dt><dd class="num">${row.seconds.toFixed(2)} s</dd>`}
           ${row.idempotency_key && html`<dt>Idempotency-Key</dt><dd><code>${row.idempotency_key}</code></dd>`}

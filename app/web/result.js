@@ -4,7 +4,7 @@ import { Compare } from "./compare.js";
 import { Empty, Icon, Problem } from "./parts.js";
 import { pictureOf } from "./pictures.js";
 import { Notes } from "./plan.js";
-import { bytes, count, money } from "./words.js";
+import { bytes, costOf, count } from "./words.js";
 
 export function Result({ run, onReuse, onRetry }) {
   const [chosen, choose] = useState(0);
@@ -98,7 +98,7 @@ function Facts({ run }) {
   return html`
     <div class="card panel">
       <dl class="facts">
-        <dt>Cost</dt><dd class="num">${money(metadata.cost, metadata.cost_currency)}${metadata.cost_uncertain ? " so far: what one job cost is not known yet" : ""}${run.sandbox ? html` <span class="muted">at the provider; the sandbox bills nothing</span>` : ""}</dd>
+        <dt>Cost</dt><dd class="num">${costOf(metadata)}${metadata.cost_uncertain ? html` <span class="muted">a job has no price, or none is known yet</span>` : ""}${run.sandbox ? html` <span class="muted">${metadata.cost_uncertain ? "" : "at the provider"}; the sandbox bills nothing</span>` : ""}</dd>
         <dt>Time</dt><dd class="num">${run.seconds?.toFixed(1)} s</dd>
         <dt>Made by</dt><dd>${metadata.provider_name} <code class="muted">${metadata.executed_model}</code></dd>
         ${metadata.seed !== undefined && html`<dt>Seed</dt><dd class="num">${(metadata.seeds ?? [metadata.seed]).join(", ")}</dd>`}

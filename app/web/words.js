@@ -85,6 +85,12 @@ export function money(amount, currency = "USD") {
   return new Intl.NumberFormat("en-US", { style: "currency", currency, minimumFractionDigits: 2, maximumFractionDigits: digits }).format(amount);
 }
 
+/** What was billed, as far as it is known: nothing known is not nothing. Takes what has the `cost` fields of a request. */
+export function costOf({ cost, cost_currency: currency, cost_uncertain: uncertain }) {
+  if (!uncertain) return money(cost, currency);
+  return cost ? `${money(cost, currency)} or more` : "unknown";
+}
+
 export function bytes(count) {
   if (count >= 1 << 20) return `${Math.round((count / (1 << 20)) * 10) / 10} MiB`;
   return count >= 1024 ? `${Math.round(count / 1024)} KiB` : `${count} bytes`;

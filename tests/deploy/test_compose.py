@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,9 +24,12 @@ def services() -> dict[str, Any]:
     return found
 
 
-def filled(environment: dict[str, str]) -> dict[str, str]:
-    """As docker compose fills it without any .env."""
-    return {name: _REFERENCE.sub(lambda match: match[2] or "", value) for name, value in environment.items()}
+def filled(environment: dict[str, str], env: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """As docker compose fills it with what is in .env."""
+    return {
+        name: _REFERENCE.sub(lambda match: env.get(match[1]) or match[2] or "", value)
+        for name, value in environment.items()
+    }
 
 
 @pytest.mark.parametrize("service", ["gateway", "gateways", "bucket"])
@@ -34,6 +39,32 @@ def test_the_gateway_reads_every_variable_that_compose_sets(service: str, tmp_pa
     assert unread_variables(environ) == []
     assert {name for name in environ if not name.startswith("IMAGEGATE_")} <= NOT_OURS
     assert isinstance(load_config(environ), Config)
+
+
+@pytest.mark.parametrize("service", ["gateway", "gateways"])
+def test_what_is_written_into_the_env_file_becomes_the_gateways_settings(service: str, tmp_path: Path) -> None:
+    env = {
+        "FAL_KEY": "id:secret",
+        "IMAGEGATE_API_KEY": "a-clients-key",
+        "IMAGEGATE_ADMIN_KEY": "an-admins-key",
+        "IMAGEGATE_ALLOW_OPEN": "false",
+        "IMAGEGATE_PUBLIC_URL": "https://images.example.com",
+        "IMAGEGATE_SIGNING_KEYS": "0123456789abcdef0123456789abcdef",
+        "S3_ACCESS_KEY_ID": "access",
+        "S3_SECRET_ACCESS_KEY": "secret/with+signs",
+    }
+    environ = filled(services()[service]["environment"], env)
+    assert environ["FAL_KEY"] == "id:secret"
+    (tmp_path / "config.yaml").write_text("{}\n")
+    config = load_config({**environ, "IMAGEGATE_CONFIG": str(tmp_path / "config.yaml")})
+    assert config.api_key.get_secret_value() == "a-clients-key"
+    assert config.admin_key.get_secret_value() == "an-admins-key"
+    assert config.allow_open is False
+    assert config.public_url == "https://images.example.com"
+    if service == "gateways":
+        assert [key.get_secret_value() for key in config.signing_keys] == [env["IMAGEGATE_SIGNING_KEYS"]]
+        assert config.storage.access_key_id == "access"
+        assert config.storage.secret_access_key.get_secret_value() == "secret/with+signs"
 
 
 def test_every_variable_that_compose_asks_for_is_explained_in_the_example_and_none_else() -> None:

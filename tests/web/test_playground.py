@@ -432,6 +432,7 @@ def test_a_sandbox_is_said_to_be_one(
 def test_a_model_makes_pictures_from_words(gateway: Served, open_page: OpenPage) -> None:
     page = open_page(gateway)
     model = page.get_by_label("Model", exact=True)
+    expect(model.locator("optgroup")).to_have_count(2)
     assert model.locator("optgroup").evaluate_all("all => all.map(one => one.label)") == [
         "Edit pictures",
         "Make pictures from words",
@@ -442,3 +443,6 @@ def test_a_model_makes_pictures_from_words(gateway: Served, open_page: OpenPage)
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_text("1024 × 768")).to_be_visible()
     expect(page.get_by_text("fal/fal-ai/qwen-image")).to_be_visible()
+    expect(page.locator(".facts dd").first).to_contain_text("unknown")  # and not $0.00: nobody published its price
+    page.locator(".facts a[href^='/requests/']").click()
+    expect(page.locator(".facts")).to_contain_text("unknown")
