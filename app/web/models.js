@@ -85,8 +85,10 @@ function Offer({ offer }) {
       <section class="card panel" aria-label="Limits">
         <h2>Limits</h2>
         <dl class="facts">
-          <dt>Pictures in</dt><dd>up to ${accepts.images}, each ${bytes(accepts.max_bytes)} and ${Math.round(accepts.max_pixels / 1e6)} megapixels</dd>
-          <dt>Formats it reads</dt><dd>${accepts.formats.join(", ")}; others are converted</dd>
+          ${offer.modes.includes("image-edit") ? html`
+            <dt>Pictures in</dt><dd>up to ${accepts.images}, each ${bytes(accepts.max_bytes)} and ${Math.round(accepts.max_pixels / 1e6)} megapixels</dd>
+            <dt>Formats it reads</dt><dd>${accepts.formats.join(", ")}; others are converted</dd>
+          ` : html`<dt>Pictures in</dt><dd>none: from words alone</dd>`}
           ${sizing && html`<dt>Sides it makes</dt><dd class="num">${sizing.min_side} to ${sizing.max_side} pixels, in steps of ${sizing.multiple_of}</dd>`}
           ${sizing && Object.keys(sizing.tiers).length > 0 && html`<dt>Scales</dt><dd>${Object.keys(sizing.tiers).join(", ")}</dd>`}
           ${sizing && sizing.ratios.length > 0 && html`<dt>Shapes</dt><dd>${sizing.ratios.join(", ")}</dd>`}

@@ -247,6 +247,19 @@ def test_a_model_that_is_a_file_appears_with_its_controls(hostile: Served, open_
     expect(page.locator("#p-style_name option")).to_have_text(["not set", PAYLOADS[4], "b"])
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("z-image-turbo", "none: from words alone"), (MODEL, re.compile(r"^up to 3, each .* and 40 megapixels$"))],
+)
+def test_a_models_page_says_how_many_pictures_it_takes(
+    gateway: Served, open_page: OpenPage, model: str, said: str | re.Pattern[str]
+) -> None:
+    page = open_page(gateway, f"/models/{model}")
+    limits = page.get_by_role("region", name="Limits")
+    expect(limits.locator("dt", has_text="Pictures in").locator("xpath=following-sibling::dd[1]")).to_have_text(said)
+    expect(limits.locator("dt", has_text="Formats it reads")).to_have_count(int(model == MODEL))
+
+
 def test_pages_follow_the_history(gateway: Served, open_page: OpenPage) -> None:
     page = open_page(gateway)
     page.locator("#p-prompt").fill("kept while away")
