@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.conftest import Served
 from tests.fakes.npm import installed
@@ -19,6 +19,7 @@ from tests.fakes.npm import installed
 HERE = Path(__file__).parent
 SHOTS = HERE / "screenshots"
 DESKTOP, PHONE = (1440, 900), (360, 740)
+PATIENCE = 30_000.0  # ms, for a machine that has other things to do; nothing waits for it that works
 
 OpenPage = Callable[..., Page]
 
@@ -32,6 +33,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("chromium is not installed, and CI must not skip the pages")
         pytest.skip("chromium is not installed: THE PAGES WERE NOT TESTED (apt-get install chromium)")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--no-proxy-server"])
         yield browser
@@ -56,7 +58,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
