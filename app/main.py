@@ -30,7 +30,7 @@ from app.api.middleware import RequestContext
 from app.api.models import models_router
 from app.api.ops import ops_router
 from app.api.pictures import PictureLoader
-from app.api.playground import playground_router
+from app.api.playground import Pages
 from app.api.request import RequestReader
 from app.api.requests import requests_router
 from app.board import Board
@@ -303,7 +303,8 @@ def build(
             catalogue, storage, labels, breakers, database.label, board, gateway.problems, live.view, __version__
         )
     )
-    asgi.include_router(playground_router([config.public_url, config.storage.endpoint]))
+    pages = Pages([config.public_url, config.storage.endpoint])
+    asgi.include_router(pages.router())
     sources = Sources(
         lambda: gateway.catalogue,
         telemetry.visits,
@@ -320,7 +321,7 @@ def build(
     )
     for router in telemetry.routers(sources, config.metrics):
         asgi.include_router(router)
-    api_errors.install(asgi)
+    api_errors.install(asgi, pages.nowhere)
     api_openapi.install(asgi, catalogue)
     if config.cors_origins:
         asgi.add_middleware(

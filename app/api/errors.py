@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -49,8 +50,9 @@ def render(error: GatewayError, request_id: str) -> Response:
     return Response(envelope(bare(error)), error.status, headers, media_type="application/json")
 
 
-def install(app: FastAPI) -> None:
-    """Everything that FastAPI and Starlette would answer in their own shape, in ours."""
+def install(app: FastAPI, nowhere: Callable[[Request], Awaitable[Response | None]] | None = None) -> None:
+    """Everything that FastAPI and Starlette would answer in their own shape, in ours. `nowhere`: the page for a person
+    who asks for what is not there."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
@@ -66,6 +68,8 @@ def install(app: FastAPI) -> None:
         answer: GatewayError
         match error.status_code:
             case 404:
+                if nowhere is not None and (page := await nowhere(request)) is not None:
+                    return page
                 answer = NotFound(f"Invalid URL ({path}).")
             case 405:
                 answer = MethodNotAllowed(f"Not allowed: {path}.")

@@ -31,6 +31,7 @@ TYPES = {
     ".jpg": "image/jpeg",
 }
 PAGES = ("/", "/models", "/models/{name:path}", "/requests", "/requests/{name}", "/usage", "/keys")
+PROGRAMS = ("/openai/", "/v1/", "/files/", "/assets/")  # what lies there is no page, whoever asks
 FOREVER = "public, max-age=31536000, immutable"  # the content's digest is in the path
 
 
@@ -51,33 +52,48 @@ class Site:
     assets: dict[str, Asset]
 
 
-def playground_router(picture_origins: Iterable[str]) -> APIRouter:
-    """The pages and their files. `picture_origins`: URLs on whose origins results lie, besides the page's own and
-    https ones; the browser is told to load pictures from nowhere else."""
-    router = APIRouter()
-    headers = _headers(picture_origins)
-    loaded: list[Site] = []
+class Pages:
+    """The pages and their files."""
 
-    async def site() -> Site:
-        if not loaded:
-            loaded.append(await asyncio.to_thread(load_site))
-        return loaded[0]
+    def __init__(self, picture_origins: Iterable[str]) -> None:
+        """`picture_origins`: URLs on whose origins results lie, besides the page's own and https ones; the browser is
+        told to load pictures from nowhere else."""
+        self._headers = _headers(picture_origins)
+        self._site: Site | None = None
 
-    async def page(request: Request) -> Response:
-        found = await site()
-        return _answer(request, found.assets[SHELL], headers, f'W/"{found.version}"', "no-cache")
+    def router(self) -> APIRouter:
+        """Every page, and what pages are made of."""
+        router = APIRouter()
+        for path in PAGES:
+            for spelled in {path, path.rstrip("/") + "/"} if path.count("{") == 0 else {path}:
+                router.add_api_route(spelled, self._page, methods=["GET", "HEAD"], include_in_schema=False)
+        asset = "/assets/{version}/{name:path}"
+        router.add_api_route(asset, self._asset, methods=["GET", "HEAD"], include_in_schema=False)
+        return router
 
-    async def asset(request: Request, version: str, name: str) -> Response:
-        found = await site()
+    async def nowhere(self, request: Request) -> Response | None:
+        """For a person who looks where nothing is: a page that says so. None: no person asks."""
+        path, accepted = request.scope["path"], request.headers.get("accept", "")
+        if request.method != "GET" or "text/html" not in accepted or path.startswith(PROGRAMS):
+            return None
+        answer = await self._page(request)
+        answer.status_code = 404 if answer.status_code == 200 else answer.status_code
+        return answer
+
+    async def _page(self, request: Request) -> Response:
+        found = await self._loaded()
+        return _answer(request, found.assets[SHELL], self._headers, f'W/"{found.version}"', "no-cache")
+
+    async def _asset(self, request: Request, version: str, name: str) -> Response:
+        found = await self._loaded()
         if version != found.version or name == SHELL or name not in found.assets:
             raise NotFound("There is no such file.")
-        return _answer(request, found.assets[name], headers, f'W/"{version}"', FOREVER)
+        return _answer(request, found.assets[name], self._headers, f'W/"{version}"', FOREVER)
 
-    for path in PAGES:
-        for spelled in {path, path.rstrip("/") + "/"} if path.count("{") == 0 else {path}:
-            router.add_api_route(spelled, page, methods=["GET", "HEAD"], include_in_schema=False)
-    router.add_api_route("/assets/{version}/{name:path}", asset, methods=["GET", "HEAD"], include_in_schema=False)
-    return router
+    async def _loaded(self) -> Site:
+        if self._site is None:
+            self._site = await asyncio.to_thread(load_site)
+        return self._site
 
 
 def load_site(folder: Path = WEB) -> Site:

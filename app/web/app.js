@@ -3,7 +3,7 @@ import { html, render, useEffect, useState } from "./vendor/preact-htm.js";
 import { session, setKey } from "./api.js";
 import { Keys } from "./keys.js";
 import { Model, Models } from "./models.js";
-import { Dialog, Icon, announce } from "./parts.js";
+import { Dialog, Empty, Icon, announce } from "./parts.js";
 import { Playground } from "./playground.js";
 import { Request, Requests } from "./requests.js";
 import { useStore } from "./store.js";
@@ -24,7 +24,16 @@ function route() {
     const match = pattern.exec(location.pathname);
     if (match) return { title, Page, id: match[1] === undefined ? undefined : decoded(match[1]), place: location.pathname + location.search };
   }
-  return { title: "Playground", Page: Playground, place: "/" };
+  return { title: "Not found", Page: Nowhere, place: location.pathname };
+}
+
+function Nowhere() {
+  return html`
+    <div class="page">
+      <div class="headline"><div><h1>There is no such page</h1><p class="muted mono">${location.pathname.slice(0, 200)}</p></div></div>
+      <div class="card"><${Empty} icon="picture" title="Nothing is here" text="The address may be mistyped, or what it led to is gone."><a class="button main" href="/"><${Icon} name="play" />Open the playground</a><//></div>
+    </div>
+  `;
 }
 
 function decoded(text) {

@@ -60,12 +60,12 @@ class Flaky:
     async def open(self) -> None:
         """It is open."""
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
         self.runs += 1
         fails = self._nth <= self.runs < self._nth + self._times
         if fails and not self._done:
             raise StoreError("scripted")
-        rows = await self._database.run(*statements)
+        rows = await self._database.run(*statements, turn=turn)
         if fails:
             raise StoreError("scripted: the answer was lost")
         return rows

@@ -79,9 +79,9 @@ class Recorder:
     async def open(self) -> None:
         raise NotImplementedError
 
-    async def run(self, *statements: Statement) -> list[list[Row]]:
+    async def run(self, *statements: Statement, turn: str | None = None) -> list[list[Row]]:
         self.asked.update(sql for sql, _ in statements)
-        return await self._database.run(*statements)
+        return await self._database.run(*statements, turn=turn)
 
     tidy = run
 

@@ -202,7 +202,7 @@ def test_the_first_view_is_light_and_nothing_moves(gateway: Served, open_page: O
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
 def test_axe_finds_nothing_serious(gateway: Served, open_page: OpenPage, axe: str, path: str, dark: bool) -> None:
     page = open_page(gateway, path, dark=dark, size=PHONE if dark else DESKTOP)
     page.locator("main h1").first.wait_for(state="attached")
@@ -258,6 +258,35 @@ def test_a_models_page_says_how_many_pictures_it_takes(
     limits = page.get_by_role("region", name="Limits")
     expect(limits.locator("dt", has_text="Pictures in").locator("xpath=following-sibling::dd[1]")).to_have_text(said)
     expect(limits.locator("dt", has_text="Formats it reads")).to_have_count(int(model == MODEL))
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/openai", "/models.php", "/requests/a/b"])
+def test_a_person_who_looks_where_nothing_is_gets_a_page_that_leads_home(
+    gateway: Served, open_page: OpenPage, path: str
+) -> None:
+    page = open_page(gateway, path)
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    page.get_by_role("link", name="Open the playground").click()
+    expect(page).to_have_url(f"{gateway.url}/")
+    page.go_back()
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept"),
+    [
+        ("GET", "/nowhere", "*/*"),
+        ("GET", "/nowhere", "application/json"),
+        ("POST", "/nowhere", "text/html"),
+        ("GET", "/openai/v1/nowhere", "text/html"),
+        ("GET", "/v1/nowhere", "text/html"),
+        ("GET", "/files/nowhere", "text/html"),
+    ],
+)
+def test_a_program_gets_the_envelope_there(gateway: Served, method: str, path: str, accept: str) -> None:
+    answer = gateway.http.request(method, path, headers={"accept": accept})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
 
 
 def test_pages_follow_the_history(gateway: Served, open_page: OpenPage) -> None:
