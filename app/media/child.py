@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _DESCRIPTORS = 48
 _NICE = 5  # the event loop goes first
 _OOM_SCORE = 500  # and is spared: if memory runs out, a child is what goes
-_WARM = 64 * 1024 * 1024  # bytes that it may hold between jobs: memory that is there costs the next one less
+_WARM = 112 * 1024 * 1024  # bytes that it may hold between jobs: memory that is there costs the next one less
 _REST_SECONDS = 2.0  # without work, after which it gives back even that
 
 
