@@ -20,6 +20,6 @@ USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['IMAGEGATE_PORT'] + '/healthz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=10s \
+  CMD ["python", "-I", "-S", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['IMAGEGATE_PORT'] + '/healthz', timeout=2)"]
 CMD ["imagegate", "serve"]
