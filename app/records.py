@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from app.catalogue.schema import Offer, Price
 from app.errors import GatewayError, error_classes
-from app.types import Artefact, Call, Delivery, Failure, Note, Plan, Quote
+from app.types import Artefact, Attempt, Call, Delivery, Failure, Note, Plan, Quote
 from providers.base import ProviderResult, ResultImage, Ticket
 
 
@@ -43,6 +43,7 @@ class Answered:
     artefacts: tuple[Artefact, ...] = ()  # without base64
     failures: tuple[Failure, ...] = ()
     error: GatewayError | None = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def dump_answer(answer: Answered) -> str:
             "artefacts": _artefacts(answer.artefacts),
             "failures": _failures(answer.failures),
             "error": None if answer.error is None else _error(answer.error),
+            "attempts": [astuple(one) for one in answer.attempts] if is_told(answer.attempts) else [],
         }
     )
 
@@ -164,7 +166,26 @@ def load_answer(text: str) -> Answered:
         artefacts=_load_artefacts(kept["artefacts"]),
         failures=_load_failures(kept["failures"]),
         error=None if kept["error"] is None else _load_error(kept["error"]),
+        attempts=tuple(_load_attempt(*one) for one in kept.get("attempts", ())),  # none in records of older versions
     )
+
+
+def is_told(attempts: Iterable[Attempt]) -> bool:
+    """Whether an answer shows its attempts: where several offers had to be tried."""
+    return len({(one.provider, one.endpoint) for one in attempts}) > 1
+
+
+def _load_attempt(
+    provider: str,
+    endpoint: str,
+    job: str | None,
+    seconds: float,
+    fault: str | None,
+    charged: bool | None,
+    units: str | None,
+    queued: float,
+) -> Attempt:
+    return Attempt(provider, endpoint, job, seconds, fault, charged, _decimal(units), queued)
 
 
 def dump_verdict(verdict: Verdict) -> str:

@@ -122,7 +122,7 @@ class Replayer:
         run.created = answer.created
         plan, _ = load_plan(row.plan)
         artefacts = tuple([await deliverer.again(artefact, plan.delivery) for artefact in answer.artefacts])
-        tally = Tally(list(artefacts), list(answer.failures), cost=answer.cost)
+        tally = Tally(list(artefacts), list(answer.failures), cost=answer.cost, attempts=list(answer.attempts))
         receipt = tally.receipt(row.id, run.caller, plan, load_quote(row.quote).currency, answer.seconds, None)
         for artefact in artefacts:
             await run.tell(artefact)

@@ -107,6 +107,7 @@ class Tally:
             artefacts=tuple(sorted(self.made, key=lambda artefact: artefact.index)),
             failures=receipt.failures,
             error=error,
+            attempts=receipt.attempts,
         )
 
 

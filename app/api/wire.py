@@ -17,6 +17,7 @@ from app import pricing
 from app.gateway import Prepared
 from app.media.blob import in_base64
 from app.payloads import shown
+from app.records import is_told
 from app.types import Artefact, Attempt, Delivery, Failure, Note, Outcome, Plan, Quote
 from providers.base import Blob
 
@@ -113,7 +114,7 @@ def metadata(outcome: Outcome) -> dict[str, Any]:
     if len(outcome.seeds) > 1:
         found["seeds"] = list(outcome.seeds)
     found["parameters"] = [note(one) for one in receipt.notes]
-    if len({(one.provider, one.endpoint) for one in receipt.attempts}) > 1:
+    if is_told(receipt.attempts):
         found["attempts"] = [attempt(one) for one in receipt.attempts]
     if receipt.uncertain:
         found["cost_uncertain"] = True  # a job that brought nothing may have been billed all the same

@@ -66,9 +66,17 @@ def gate(upstream: SandboxServer, tmp_path: Path) -> Iterator[Gate]:
         yield gate
 
 
-def edit(gate: Gate, model: str = "two-ways", *, key: str = "sk-caller", path: str = EDITS, **more: Any) -> Any:
+def edit(
+    gate: Gate,
+    model: str = "two-ways",
+    *,
+    key: str = "sk-caller",
+    path: str = EDITS,
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> Any:
     data = {"model": model, "prompt": "night", "size": SIZE} | {name: str(value) for name, value in more.items()}
-    return gate.http.post(path, data=data, files={"image": PICTURE}, headers=bearer(key))
+    return gate.http.post(path, data=data, files={"image": PICTURE}, headers=bearer(key) | (headers or {}))
 
 
 def fails(
@@ -90,6 +98,14 @@ GOES_ON: list[tuple[str, str, Json, str]] = [
     ("submit", "locked", {}, "unauthorized"),
     ("submit", "infra_error", {"error_type": "runner_server_error"}, "unavailable"),
 ]
+
+
+def test_an_answer_that_is_given_once_more_tells_its_attempts_too(gate: Gate) -> None:
+    fails(gate, "locked", on="submit")
+    first, again = [edit(gate, headers={"idempotency-key": "attempts-1"}) for _ in range(2)]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(first.json()["metadata"]["attempts"]) == 2
+    assert again.json()["metadata"]["attempts"] == first.json()["metadata"]["attempts"]
 
 
 @pytest.mark.parametrize(("on", "fault", "args", "kind"), GOES_ON, ids=[f"{row[1]}-{row[2]}" for row in GOES_ON])
