@@ -24,6 +24,8 @@ from providers.base import Clock
 LOOK_SECONDS = 0.75
 MOST_KNOWN, MOST_UNKNOWN = 10_000, 1_000
 
+_Found = tuple[KeyRow, Caller]
+
 
 def digest_of(key: str) -> str:
     """What a key hashes to, in hex: all 256 bits, here as in the cache."""
@@ -37,19 +39,22 @@ class KeyRing:
         self._store = store
         self._clock = clock
         self._now = now
-        self._known: OrderedDict[str, tuple[KeyRow, float]] = OrderedDict()  # and until when that is good
+        self._known: OrderedDict[str, tuple[_Found, float]] = OrderedDict()  # and until when that is good
         self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._looking: dict[str, asyncio.Task[KeyRow | None]] = {}
+        self._looking: dict[str, asyncio.Task[_Found | None]] = {}
         self._has_keys = False
         self._has_none_until = 0.0
 
     async def caller(self, digest: str) -> Caller | None:
         """Whose key hashes to this, if it may be used now. Raises Overloaded."""
-        row = await self._row(digest)
-        # The database found it by an index, whose timing tells nothing that a caller could choose; all the same.
-        if row is None or not any(_same(stored, digest) for stored in (row.digest, row.old_digest)):
+        found = await self._find(digest)
+        if found is None:
             return None
-        return caller_of(row) if row.opens(digest, self._now()) else None
+        row, caller = found
+        # The database found it by an index, whose timing tells nothing that a caller could choose; all the same.
+        if not any(_same(stored, digest) for stored in (row.digest, row.old_digest)):
+            return None
+        return caller if row.opens(digest, self._now()) else None
 
     async def has_keys(self) -> bool:
         """Whether any key was ever made. Raises Overloaded."""
@@ -68,7 +73,7 @@ class KeyRing:
         self._looking.clear()
         self._has_none_until = 0.0
 
-    async def _row(self, digest: str) -> KeyRow | None:
+    async def _find(self, digest: str) -> _Found | None:
         now = self._clock.monotonic()
         if (known := self._known.get(digest)) is not None and now < known[1]:
             return known[0]
@@ -84,26 +89,27 @@ class KeyRing:
         except StoreError as error:
             raise _unreadable(error) from None
 
-    def _looked(self, digest: str, task: asyncio.Task[KeyRow | None]) -> None:
+    def _looked(self, digest: str, task: asyncio.Task[_Found | None]) -> None:
         if self._looking.get(digest) is task:
             del self._looking[digest]
         if not task.cancelled():
             task.exception()  # it may be that nobody waits for it any more
 
-    async def _look(self, digest: str) -> KeyRow | None:
+    async def _look(self, digest: str) -> _Found | None:
         until = self._clock.monotonic() + LOOK_SECONDS  # what it finds is as old as the question
         row = await self._store.by_digest(digest)
+        found = None if row is None else (row, caller_of(row))
         if self._looking.get(digest) is not asyncio.current_task():
-            return row  # keys were changed meanwhile
+            return found  # keys were changed meanwhile
         self._known.pop(digest, None)
         self._unknown.pop(digest, None)
-        if row is None:
+        if found is None:
             self._unknown[digest] = until
             _bound(self._unknown, MOST_UNKNOWN)
         else:
-            self._known[digest] = (row, until)
+            self._known[digest] = (found, until)
             _bound(self._known, MOST_KNOWN)
-        return row
+        return found
 
 
 def caller_of(row: KeyRow) -> Caller:

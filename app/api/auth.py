@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -169,7 +169,11 @@ def _given(request: Request) -> list[str]:
 
 def _address(request: Request) -> str:
     """Where it comes from; of IPv6 the network, since a customer has a whole one (RFC 6177)."""
-    host = request.client.host if request.client else ""
+    return _network(request.client.host if request.client else "")
+
+
+@lru_cache(4096)
+def _network(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -37,9 +37,8 @@ class Database(Protocol):
     """One database, used by many tasks of one event loop."""
 
     label: str  # "SQLite", "PostgreSQL": for logs and /readyz
-    clock: (
-        str | None
-    )  # SQL for Unix seconds by the clock that all who share it go by; None: their own is one and the same
+    clock: str | None  # SQL for Unix seconds by the clock that all who share it go by; None: they have the same one
+    ahead: float  # seconds by which that clock was ahead of this process's own when it was last looked at
     holding: str  # SQL behind a SELECT: nobody changes the rows that it found before the transaction has ended
 
     async def open(self) -> None:

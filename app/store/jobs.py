@@ -174,19 +174,19 @@ class JobStore:
 
     async def open_within_budget(self, row: RequestRow) -> RequestRow | OverBudget | None:
         """The same, if the budgets of the caller's key leave room for what the row reserves; else which does not."""
-        needed = row.reserve or 0
+        needed, shown = row.reserve or 0, row.created + self._db.ahead
         for _ in range(_OPEN_TRIES):
             *_, entered = await self._db.run(
                 *([money.taking_turns(row.caller, row.created)] if self._db.holding else []),
                 *([] if row.key is None else [_freed_key(row)]),
                 money.within_budget(
-                    "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, row.created
+                    "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, shown
                 ),
                 turn=row.caller,
             )
             if entered:
                 return None
-            holders, standing = await self._db.run(_holders(row), money.standings([row.caller], row.created))
+            holders, standing = await self._db.run(_holders(row), money.standings([row.caller], shown))
             if holders:
                 holder = RequestRow(*holders[0])
                 return None if holder.id == row.id else holder
@@ -238,7 +238,7 @@ class JobStore:
         its jobs is still open; None if `owner` does not own it any more (the jobs have ended all the same)."""
         more = ", key = NULL" if forget_key else ""
         *_, changed = await self._db.run(
-            *money.moved(moves),
+            *money.moved(moves, self._db.ahead),
             (
                 f"UPDATE requests SET {_SETTLE}, {SUMS}, answer = $3, keep_until = $4, status = $5, error = $6{more}"  # noqa: S608
                 " WHERE id = $1 AND owner = $2 RETURNING state",
@@ -273,6 +273,7 @@ class JobStore:
         if self._db.clock is None:
             return now
         [[found]] = await self._db.read(f"SELECT {self._db.clock}")
+        self._db.ahead = found - now
         return float(found)
 
     async def adopt(self, owner: str, lease: float, now: float) -> list[RequestRow]:
@@ -339,7 +340,7 @@ class JobStore:
         """A job has changed its state; False if it was in none of those that the move starts from."""
         if not move.of:
             return False
-        rows, *_ = await self._db.run(*money.moved([move]))
+        rows, *_ = await self._db.run(*money.moved([move], self._db.ahead))
         return bool(rows)
 
     async def jobs_of(self, request: str) -> list[JobRow]:

@@ -130,7 +130,7 @@ class KeyStore:
         """What these keys may spend, have spent and have reserved."""
         found: dict[str, Standing] = {}
         for first in range(0, len(ids), _MOST_AT_ONCE):
-            sql, values = money.standings(ids[first : first + _MOST_AT_ONCE], now)
+            sql, values = money.standings(ids[first : first + _MOST_AT_ONCE], now + self._db.ahead)
             found |= {row[0]: money.standing_of(row) for row in await self._db.read(sql, *values)}
         return found
 

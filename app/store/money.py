@@ -116,9 +116,9 @@ def spans(now: float) -> tuple[str, str, str]:
 # ---- the ends of jobs
 
 
-def moved(moves: Sequence[Move]) -> list[Statement]:
+def moved(moves: Sequence[Move], ahead: float = 0.0) -> list[Statement]:
     """What enters the moves, and books what the jobs that end with them cost; one statement for each move comes first,
-    its rows tell whether it was made.
+    its rows tell whether it was made. `ahead`: seconds by which the clock that budgets go by is ahead of the moves'.
 
     Each try has a mark of its own. So a job is booked by the try that ended it, also when that one's answer was lost
     and the same move is tried again.
@@ -129,7 +129,7 @@ def moved(moves: Sequence[Move]) -> list[Statement]:
     statements = [_move(move, mark) for move in moves]
     ended = [move for move in moves if move.to not in OPEN]
     if ended:
-        statements.append((_booking(len(ended)), (*spans(ended[0].now), mark, *[move.id for move in ended])))
+        statements.append((_booking(len(ended)), (*spans(ended[0].now + ahead), mark, *[move.id for move in ended])))
     return statements
 
 

@@ -65,6 +65,7 @@ class PostgresDatabase:
 
     label = "PostgreSQL"
     clock: str | None = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+    ahead = 0.0
     holding = " FOR SHARE"
 
     def __init__(

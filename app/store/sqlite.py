@@ -60,6 +60,7 @@ class SqliteDatabase:
 
     label = "SQLite"
     clock: str | None = None  # all who share a file are on one machine
+    ahead = 0.0
     holding = ""  # one writes at a time
 
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS, capacity: int = CAPACITY) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -195,6 +196,20 @@ class TestMoney:
         assert spans(end_of_day)[1] == spans(NOW)[1], "the test wants a day in the middle of a month"
         later = await standing(keys, NOW + 32 * DAY)
         assert (tomorrow.month, later.month, later.total) == (PRICE, 0, PRICE)
+
+    async def test_on_a_server_its_clock_says_which_day_it_is(self, server_place: Place) -> None:
+        database, other = await server_place.open(), await server_place.open()
+        store, keys = JobStore(database), KeyStore(database)
+        await keys.add(key_row("key_a", budget_day=PRICE))
+        wrong = time.time() + 40 * DAY  # what this gateway's clock shows, and all its times
+        await store.time(wrong)
+        assert await store.open_within_budget(ask("r", created=wrong)) is None
+        await buy(store, "r", "0.03", now=wrong)
+        await store.answer("r", "one", "{}", wrong, status="completed")
+        held = await standing(KeyStore(other), await JobStore(other).time(time.time()))
+        assert (held.day, held.month, held.total, held.reserved) == (PRICE, PRICE, PRICE, 0)
+        assert await standing(keys, wrong) == held
+        assert isinstance(await JobStore(other).open_within_budget(ask("s", created=time.time())), OverBudget)
 
     async def test_what_was_spent_outlives_the_journal(
         self, store: JobStore, keys: KeyStore, database: Database
