@@ -174,19 +174,17 @@ class JobStore:
 
     async def open_within_budget(self, row: RequestRow) -> RequestRow | OverBudget | None:
         """The same, if the budgets of the caller's key leave room for what the row reserves; else which does not."""
-        needed, shown = row.reserve or 0, row.created + self._db.ahead
+        needed, at = row.reserve or 0, row.created + self._db.ahead
         for _ in range(_OPEN_TRIES):
             *_, entered = await self._db.run(
                 *([money.taking_turns(row.caller, row.created)] if self._db.holding else []),
                 *([] if row.key is None else [_freed_key(row)]),
-                money.within_budget(
-                    "requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, shown
-                ),
+                money.within_budget("requests", REQUEST_COLUMNS, self._places, values_of(row), row.caller, needed, at),
                 turn=row.caller,
             )
             if entered:
                 return None
-            holders, standing = await self._db.run(_holders(row), money.standings([row.caller], shown))
+            holders, standing = await self._db.run(_holders(row), money.standings([row.caller], at))
             if holders:
                 holder = RequestRow(*holders[0])
                 return None if holder.id == row.id else holder

@@ -21,7 +21,7 @@ class MeasuredDatabase:
 
     def __init__(self, database: Database, watch: Watch, now: Callable[[], float] = time.perf_counter) -> None:
         self.label = database.label
-        self.clock, self.holding, self.ahead = database.clock, database.holding, database.ahead
+        self.clock, self.ahead, self.holding = database.clock, database.ahead, database.holding
         self._database = database
         self._watch = watch
         self._now = now

@@ -44,7 +44,7 @@ class Flaky:
 
     def __init__(self, database: Database, nth: int, *, done: bool, times: int = 1) -> None:
         self._database = database
-        self.clock, self.holding = database.clock, database.holding
+        self.clock, self.ahead, self.holding = database.clock, database.ahead, database.holding
         self._nth = nth
         self._done = done
         self._times = times

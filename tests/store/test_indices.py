@@ -73,7 +73,7 @@ class Recorder:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.label = database.label
-        self.clock, self.holding = database.clock, database.holding
+        self.clock, self.ahead, self.holding = database.clock, database.ahead, database.holding
         self.asked: set[str] = set()
 
     async def open(self) -> None:
