@@ -18,6 +18,7 @@ import pytest
 from openai import OpenAI
 
 from app.children import Child
+from tests.fakes.postgres import PostgresServer, postgres_servers
 from tests.fakes.sandbox import SandboxServer
 from tests.media.pictures import sample
 
@@ -72,6 +73,19 @@ def clean_environ(environ: dict[str, str]) -> dict[str, str]:
     """`environ`, and nothing of ours from the shell that runs the tests."""
     ours = ("IMAGEGATE_", "FAL_")
     return {name: "" for name in os.environ if name.startswith(ours)} | environ
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real server, for what outlives a test."""
+    yield from postgres_servers()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The server; whatever a test does to it, the next one finds it running."""
+    yield postgres_server
+    postgres_server.revive()
 
 
 @pytest.fixture(scope="session")

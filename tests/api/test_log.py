@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import pytest
 
 from app.steps import PHASES
 from tests.conftest import KEY, MODEL, Json
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.sandbox import SandboxServer
 from tests.faults.gate import Gate, at_once, until
 
@@ -37,19 +36,12 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module", params=["SQLite", "PostgreSQL"])
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An empty database."""
     if request.param == "SQLite":
-        yield f"sqlite://{tmp_path_factory.mktemp('database')}/log.db"
-        return
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield asyncio.run(server.new_database())
+        return f"sqlite://{tmp_path_factory.mktemp('database')}/log.db"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return asyncio.run(server.new_database())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from tests.conftest import KEY, MODEL
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.sandbox import KEY as FAL_KEY
 from tests.fakes.sandbox import SandboxServer
 from tests.faults.gate import EDITS, PICTURE, Gate, events_of, until
@@ -137,17 +137,13 @@ def test_nothing_of_it_is_on_the_disk_in_a_log_or_in_an_error(sandbox: SandboxSe
     assert found == []
 
 
-def test_nothing_of_it_is_in_postgresql(sandbox: SandboxServer, tmp_path: Path) -> None:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED")
-    with PostgresServer(programs) as server:
-        url = asyncio.run(server.new_database())
-        with Gate(sandbox, tmp_path, api_key=KEY, log_level="debug", database_url=url) as gate:
-            everything(gate, sandbox)
-            settle(gate)
-            found = [hit for table in dump(url) for hit in hits("a table", table)]
-            found += hits("the log", gate.log().encode())
+def test_nothing_of_it_is_in_postgresql(sandbox: SandboxServer, postgres: PostgresServer, tmp_path: Path) -> None:
+    url = asyncio.run(postgres.new_database())
+    with Gate(sandbox, tmp_path, api_key=KEY, log_level="debug", database_url=url) as gate:
+        everything(gate, sandbox)
+        settle(gate)
+        found = [hit for table in dump(url) for hit in hits("a table", table)]
+        found += hits("the log", gate.log().encode())
     assert found == []
 
 

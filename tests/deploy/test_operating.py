@@ -95,15 +95,6 @@ def test_the_files_that_the_page_names_are_there(site: Site) -> None:
     assert {"imagegate.db", "signing.key", "files"} <= {path.name for path in site.data.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED")
-    with PostgresServer(programs) as server:
-        yield server
-
-
 def test_postgresql_is_dumped_and_restored(
     postgres: PostgresServer, tmp_path: Path, sandbox_environ: dict[str, str]
 ) -> None:

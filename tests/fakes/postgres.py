@@ -1,8 +1,6 @@
 """A real PostgreSQL server of the tests' own, which they may stop, kill, freeze and bring back.
 
-with PostgresServer() as server:
-    database = await open_database(await server.new_database(), tmp_path)
-    server.kill()
+The fixtures `postgres_server` and `postgres` (tests/conftest.py) give one to each worker.
 """
 
 from __future__ import annotations
@@ -17,11 +15,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import asyncpg
+import pytest
 
 PASSWORD = "s3cret/of?the#tests"
 _IN_A_URL = "s3cret%2Fof%3Fthe%23tests"
@@ -38,6 +38,18 @@ def find_programs() -> Path | None:
     if shutil.which("setpriv") is None:
         return None
     return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+def postgres_servers() -> Iterator[PostgresServer]:
+    """For a fixture: one server. Skips loudly where none is installed, and fails there in CI."""
+    programs = find_programs()
+    if programs is None:
+        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
+        if os.environ.get("CI"):
+            pytest.fail(lacking)
+        pytest.skip(lacking)
+    with PostgresServer(programs) as server:
+        yield server
 
 
 def _is_alive(pid: int) -> bool:

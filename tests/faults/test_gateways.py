@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.faults.gate import Gate, at_once, until
 from tests.faults.rows import on
 from tests.faults.scenes import Group, Stage
@@ -27,19 +25,6 @@ GATEWAYS = Group("test_gateways_on_one_postgresql")
 ADMIN = "adm-0123456789"
 KEY = {"Idempotency-Key": "k"}
 TAKEN = "taken up where it was left"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server that nobody stops."""
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield server
 
 
 def test_gateways_on_one_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:

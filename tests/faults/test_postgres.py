@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import httpx2
 import pytest
 
 from app.jobs import LEASE_SECONDS
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.sandbox import SandboxServer
 from tests.faults.conftest import OwnGate
 from tests.faults.gate import Gate, at_once, until
@@ -28,24 +27,10 @@ from tests.faults.test_gateways import TAKEN, Asked, timed
 prompts = (f"postgres {number}" for number in itertools.count(1))
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server of this file's own."""
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield server
-
-
 @pytest.fixture
-def gate(postgres: PostgresServer, own: OwnGate) -> Iterator[Gate]:
+def gate(postgres: PostgresServer, own: OwnGate) -> Gate:
     """A gateway whose journal is there."""
-    yield own(database_url=asyncio.run(postgres.new_database()))
-    postgres.revive()
+    return own(database_url=asyncio.run(postgres.new_database()))
 
 
 def three(gate: Gate, answers: list[httpx2.Response]) -> list[threading.Thread]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Json
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.redis import PASSWORD, RedisServer, redis_servers
 from tests.fakes.sandbox import SandboxServer
 from tests.faults.gate import Gate, at_once, until
@@ -24,18 +23,6 @@ Pair = tuple[Gate, Gate]
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
     yield from redis_servers()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

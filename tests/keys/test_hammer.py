@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -15,24 +14,12 @@ import httpx2
 import pytest
 
 from tests.conftest import Json
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.sandbox import SandboxServer
 from tests.faults.gate import Gate, at_once, until
 from tests.keys.conftest import ADMIN, bearer
 
 PRICE = Decimal("0.03")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,32 +12,12 @@ from app.store.db import Database, open_database
 from app.store.jobs import JobStore
 from app.store.reports import ReportStore
 from app.store.upkeep import Upkeep
-from tests.fakes.postgres import PostgresServer, find_programs
+from tests.fakes.postgres import PostgresServer
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A real server."""
-    programs = find_programs()
-    if programs is None:
-        lacking = "PostgreSQL's server programs are not installed (apt-get install postgresql): NOT TESTED"
-        if os.environ.get("CI"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    with PostgresServer(programs) as server:
-        yield server
-
-
-@pytest.fixture
-def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
-    """The server; whatever a test does to it, the next one finds it running."""
-    yield postgres_server
-    postgres_server.revive()
 
 
 class Place:
