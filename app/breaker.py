@@ -36,7 +36,8 @@ LONGEST_PAUSE_SECONDS = 1.0
 PROBE_SECONDS = 5.0  # a probe not heard of for so long does not hold the next one back
 PROBE_JOB_SECONDS = 60.0  # a probe whose job was taken has so long to finish it
 
-HEALTH = frozenset({Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.MALFORMED, Fault.UNAUTHORIZED})
+LOCKS = frozenset({Fault.UNAUTHORIZED, Fault.MISCONFIGURED})  # at once, until somebody mends it
+HEALTH = frozenset({Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.MALFORMED}) | LOCKS
 
 State = Literal["closed", "open", "half_open"]
 
@@ -49,7 +50,12 @@ class BreakerView:
     why: str = ""  # what the failure said by which it is out
     since: float = 0.0  # seconds that it has been out (open, half open) or in (closed)
     probe_due: float | None = None  # seconds until the next probe may go; None: closed
-    locked: bool = False  # the provider refuses our key or account
+    fault: Fault | None = None  # by which it is out
+
+    @property
+    def locked(self) -> bool:
+        """The provider refuses our account, or does not know the endpoint: somebody has to mend that."""
+        return self.fault in LOCKS
 
 
 OnChange = Callable[[str, BreakerView], None]
@@ -110,7 +116,7 @@ class Breaker:
 
     @property
     def locked(self) -> bool:
-        """The offer is out because the provider refuses our key or account."""
+        """See BreakerView."""
         return self._offer.locked
 
     @property
@@ -167,12 +173,12 @@ class Breaker:
             by_job = self._taken is not None
             (offer.jobs if by_job else offer.submits).broke(self._began)
             self._count(failed=True)
-            if fault is Fault.UNAUTHORIZED:
+            if fault in LOCKS:
                 offer.go_out(fault, message, by_jobs=by_job)
             elif offer.is_ill():
                 offer.go_out(fault, message, by_jobs=offer.jobs.row > 0)
         elif offer.probe is self:
-            offer.why, offer.locked = message, fault is Fault.UNAUTHORIZED
+            offer.why, offer.fault = message, fault
             offer.by_jobs = self._taken is not None  # the step that failed last has to be seen to work
             self._give_way(at_once=False)
 
@@ -243,7 +249,7 @@ class _Offer:
         self.out = False
         self.since = self.now()
         self.why = ""
-        self.locked = False
+        self.fault: Fault | None = None
         self.by_jobs = False  # out because of jobs that had been taken, not (only) of submits
         self.due = 0.0  # when the next probe may go
         self.probed = 0.0  # when the last one went
@@ -253,6 +259,10 @@ class _Offer:
     def _start_afresh(self) -> None:
         self.submits, self.jobs = _Step(), _Step()
         self.recent: dict[int, _Tally] = {}  # by second, oldest first
+
+    @property
+    def locked(self) -> bool:
+        return self.fault in LOCKS
 
     def now(self) -> float:
         return self._clock.monotonic()
@@ -265,14 +275,14 @@ class _Offer:
         return max(self.due - self.now(), 0.0) if self.out else 0.0
 
     def pause(self) -> float:
-        """Seconds from one probe to the next. An account that is locked may be unlocked at any moment, to ask costs
-        nothing, and the answer is the same as ours would be."""
+        """Seconds from one probe to the next. What is locked may be unlocked at any moment, to ask costs nothing, and
+        the answer is the same as ours would be."""
         return 0.0 if self.locked else min(self._first_probe * 2.0**self.probes, self._longest_pause)
 
     def view(self) -> BreakerView:
         wait = self.wait()
         state: State = "closed" if not self.out else "half_open" if self.probe is not None and wait else "open"
-        return BreakerView(state, self.why, self.now() - self.since, wait if self.out else None, self.locked)
+        return BreakerView(state, self.why, self.now() - self.since, wait if self.out else None, self.fault)
 
     def is_ill(self) -> bool:
         """Whether the failures so far are too many. 5 in a row are, where failures are rare; where they are common the
@@ -294,13 +304,13 @@ class _Offer:
             del self.recent[first]
 
     def go_out(self, fault: Fault, message: str, *, by_jobs: bool) -> None:
-        self.why, self.locked, self.by_jobs = message, fault is Fault.UNAUTHORIZED, by_jobs
+        self.why, self.fault, self.by_jobs = message, fault, by_jobs
         self.probes = 0
         self.due = self.now() + self.pause()
         self._turn(out=True)
 
     def come_back(self) -> None:
-        self.why, self.locked = "", False
+        self.why, self.fault = "", None
         self._start_afresh()
         self._turn(out=False)
 

@@ -32,6 +32,7 @@ FAULTS: dict[Fault, FaultRule] = {
     Fault.INVALID: FaultRule(InvalidValue, retry_same=False, try_next=False),
     Fault.REFUSED: FaultRule(Refused, retry_same=False, try_next=False),
     Fault.UNAUTHORIZED: FaultRule(ProviderMisconfigured, retry_same=False, try_next=True),
+    Fault.MISCONFIGURED: FaultRule(ProviderMisconfigured, retry_same=False, try_next=True),
     Fault.RATE_LIMITED: FaultRule(RateLimited, retry_same=True, try_next=True),
     Fault.UNAVAILABLE: FaultRule(ProviderUnavailable, retry_same=True, try_next=True),
     Fault.TIMEOUT: FaultRule(ProviderTimeout, retry_same=False, try_next=True),

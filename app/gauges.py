@@ -90,7 +90,7 @@ class Gauges(Collector):
             )
 
     def _breakers(self, offers: set[tuple[str, str]]) -> Metric:
-        text = "1: the offer's circuit breaker is in this state (locked: open, since the account is refused)."
+        text = "1: the offer's circuit breaker is in this state (locked: until account or endpoint are mended)."
         family = GaugeMetricFamily("imagegate_breaker_state", text, labels=("provider", "endpoint", "state"))
         views = self._sources.breakers.states()
         for provider, endpoint in sorted(offers):

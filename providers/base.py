@@ -25,6 +25,7 @@ class Fault(StrEnum):
     INVALID = "invalid"  # the request is wrong: a value, a picture, a limit
     REFUSED = "refused"  # content policy
     UNAUTHORIZED = "unauthorized"  # our account or key at the provider, never the caller's
+    MISCONFIGURED = "misconfigured"  # it does not know what we ask for: this endpoint, this model; others work
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"  # unreachable, overloaded, broken on its side
     TIMEOUT = "timeout"

@@ -168,7 +168,7 @@ def _by_status(status: int, detail: Any, error_type: str, of: Step) -> tuple[Fau
             # {"detail": "User is locked. Reason: Exhausted balance. …"}: fal has no 402.
             return Fault.UNAUTHORIZED, "The gateway's account at the provider is locked."
         case 404 | 405 if of == "submit":
-            return Fault.UNAUTHORIZED, "The provider does not know this model's endpoint."
+            return Fault.MISCONFIGURED, "The provider does not know this model's endpoint."
         case 404 | 405 | 410 if of in ("status", "result"):
             return Fault.MALFORMED, "The provider lost the job or its result."
         case 429:

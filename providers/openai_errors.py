@@ -22,9 +22,10 @@ from providers.http import Answer, retry_after
 # Not the type `image_generation_user_error`: a size that cannot be made and a model that does not exist have it, too.
 _REFUSALS = frozenset({"content_policy_violation", "moderation_blocked", "content_filter"})
 _ACCOUNT = frozenset(
-    {"invalid_api_key", "insufficient_quota", "billing_hard_limit_reached", "model_not_found", "model_not_allowed",
-     "account_deactivated", "organization_not_verified"}
+    {"invalid_api_key", "insufficient_quota", "billing_hard_limit_reached", "account_deactivated",
+     "organization_not_verified"}
 )  # fmt: skip
+_MODEL = frozenset({"model_not_found", "model_not_allowed"})
 # Another imagegate's words for what its own provider did: it tells the cost in a header, if it is known.
 _OPEN = frozenset(
     {"upstream_ambiguous", "provider_timeout", "provider_bad_response", "provider_unavailable",
@@ -35,6 +36,7 @@ _TEXT: Mapping[Fault, str] = {
     Fault.INVALID: "The provider did not accept the request.",
     Fault.REFUSED: "The provider refused this request for its content.",
     Fault.UNAUTHORIZED: "The provider did not accept the gateway's account.",
+    Fault.MISCONFIGURED: "The provider does not know this model, or gives it to others.",
     Fault.RATE_LIMITED: "The provider is at its rate limit. Try again later.",
     Fault.TIMEOUT: "The provider did not finish in time.",
     Fault.UNAVAILABLE: "The provider failed.",
@@ -68,7 +70,7 @@ def failure(answer: Answer) -> ProviderError:
         accepted=False if turned_away else True if over else None,
         charged=charged if charged is not None else False if over else None,
         retry_after=retry_after(answer.headers),
-        final=fault in (Fault.INVALID, Fault.REFUSED, Fault.UNAUTHORIZED)
+        final=fault in (Fault.INVALID, Fault.REFUSED, Fault.UNAUTHORIZED, Fault.MISCONFIGURED)
         or answer.headers.get("x-should-retry") == "false",
     )
 
@@ -115,8 +117,10 @@ def _fault(status: int, told: _Told | None) -> Fault:
     if words & _REFUSALS:
         return Fault.REFUSED
     wrong_model = status < 500 and told is not None and told.field == "model"  # `model` is ours to send
-    if words & _ACCOUNT or wrong_model or status in (401, 402, 403, 404, 405):
-        return Fault.UNAUTHORIZED  # not the caller's doing: the key, the account, the address or the model's name
+    if words & _MODEL or wrong_model or (status in (404, 405) and not words & _ACCOUNT):
+        return Fault.MISCONFIGURED  # not the caller's doing: the model's name, or the address
+    if words & _ACCOUNT or status in (401, 402, 403):
+        return Fault.UNAUTHORIZED  # nor this: the key or the account
     match status:
         case 429:
             return Fault.RATE_LIMITED

@@ -12,6 +12,7 @@ from app.board import Board
 from app.breaker import Breakers
 from app.catalogue.load import Catalogue
 from app.storage.base import Storage
+from providers.base import Fault
 
 
 def ops_router(
@@ -33,8 +34,9 @@ def ops_router(
 
     async def readyz() -> JSONResponse:
         """503 when no work can be taken: it is stopping, has no room, or every offer that was ever asked refuses our
-        account. One that merely fails at the moment is reported, and tried again by itself; so is a bucket, a Redis,
-        and a file that was refused while the old one stays in force."""
+        account. One whose endpoint its provider does not know is reported, since the others work; one that merely fails
+        at the moment, too, and is tried again by itself; so is a bucket, a Redis, and a file that was refused while the
+        old one stays in force."""
         offers, changes = catalogue.offers(), live()
         asked = {name: view for name, view in breakers.states().items() if name in offers}
         out = {name: view for name, view in asked.items() if view.state != "closed"}
@@ -42,9 +44,10 @@ def ops_router(
         if storage.free_bytes() == 0:
             problems.append("the store is nearly full")
         locked = [name for name, view in out.items() if view.locked]
+        refused = [name for name in locked if out[name].fault is Fault.UNAUTHORIZED]
         trouble, alone = storage.trouble(), board is None or board.trouble is not None
         lost = [f"Redis: {board.trouble}; limits are not shared"] if board is not None and board.trouble else []
-        ready = not problems and not (asked and len(locked) == len(asked))
+        ready = not problems and not (asked and len(refused) == len(asked))
         body = {
             "status": "not ready"
             if not ready

@@ -96,6 +96,7 @@ GOES_ON: list[tuple[str, str, Json, str]] = [
     ("submit", "rate_limit", {}, "rate_limited"),
     ("submit", "unauthorized", {}, "unauthorized"),
     ("submit", "locked", {}, "unauthorized"),
+    ("submit", "http", {"status": 404}, "misconfigured"),
     ("submit", "infra_error", {"error_type": "runner_server_error"}, "unavailable"),
 ]
 
@@ -195,6 +196,20 @@ def test_one_that_is_out_is_passed_over(gate: Gate) -> None:
     before = len(gate.sandbox.jobs())
     assert edit(gate).json()["metadata"]["executed_model"] == f"fal/{SECOND}"
     assert len(gate.sandbox.jobs()) == before + 1
+
+
+def test_an_endpoint_that_the_provider_does_not_know_costs_nobody_else(gate: Gate) -> None:
+    fails(gate, "http", status=404)
+    answer = edit(gate, model=f"fal/{FIRST}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_misconfigured")
+    assert "does not know this model's endpoint" in answer.json()["error"]["message"]
+    ready = gate.http.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")  # though it is the only one asked so far
+    assert any(FIRST in problem for problem in ready.json()["problems"])
+    assert edit(gate, model=f"fal/{SECOND}").status_code == 200
+    fails(gate, "locked", endpoint=SECOND)
+    assert edit(gate, model=f"fal/{SECOND}").status_code == 502
+    assert gate.http.get("/readyz").status_code == 200
 
 
 def test_of_several_pictures_those_that_are_paid_stay(gate: Gate) -> None:

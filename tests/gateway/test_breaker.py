@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from app.breaker import HEALTH, IN_A_ROW, PROBE_JOB_SECONDS, PROBE_SECONDS, Breaker, Breakers, BreakerView
+from app.breaker import HEALTH, IN_A_ROW, LOCKS, PROBE_JOB_SECONDS, PROBE_SECONDS, Breaker, Breakers, BreakerView
 from providers.base import Fault
 from providers.testing.clock import FakeClock
 
@@ -90,7 +90,7 @@ def out_by_jobs(offer: Offer) -> Offer:
 
 
 class TestGoingOut:
-    @pytest.mark.parametrize("fault", sorted(HEALTH - {Fault.UNAUTHORIZED}))
+    @pytest.mark.parametrize("fault", sorted(HEALTH - LOCKS))
     def test_after_5_failures_in_a_row(self, offer: Offer, fault: Fault) -> None:
         offer.fails(4, fault)
         assert not offer.is_out
@@ -104,9 +104,10 @@ class TestGoingOut:
             offer.clock.advance(10)
         assert not offer.is_out
 
-    def test_at_once_when_the_account_is_locked(self, offer: Offer) -> None:
+    @pytest.mark.parametrize("fault", sorted(LOCKS))
+    def test_at_once_when_somebody_has_to_mend_it(self, offer: Offer, fault: Fault) -> None:
         assert not offer.breakers.of("fal/edit").locked
-        offer.attempt().failed(Fault.UNAUTHORIZED, "The account is locked.")
+        offer.attempt().failed(fault, "The account is locked.")
         attempt = offer.breakers.of("fal/edit")
         assert (attempt.locked, attempt.reason) == (True, "The account is locked.")
         assert offer.is_out
@@ -232,13 +233,13 @@ class TestWhileItIsOut:
         assert attempt.admit() == 5
         out.clock.advance(3)
         assert attempt.admit() == 2
-        assert out.view == BreakerView("open", "It broke.", since=3, probe_due=2)
+        assert out.view == BreakerView("open", "It broke.", since=3, probe_due=2, fault=DOWN)
 
     def test_then_one_is_and_the_others_wait_for_the_next(self, out: Offer) -> None:
         out.clock.advance(7)
         assert out.wait() is None
         out.attempt()
-        assert out.view == BreakerView("half_open", "It broke.", since=7, probe_due=5)
+        assert out.view == BreakerView("half_open", "It broke.", since=7, probe_due=5, fault=DOWN)
         assert [out.breakers.of("fal/edit").admit() for _ in range(3)] == [5, 5, 5]
 
     def test_to_look_takes_no_place(self, out: Offer) -> None:
@@ -306,12 +307,12 @@ class TestWhileItIsOut:
     def test_so_does_a_probe_that_was_a_bad_request(self, out: Offer, fault: Fault) -> None:
         out.clock.advance(5)
         out.attempt().failed(fault, "No.")
-        assert out.view == BreakerView("open", "It broke.", since=5, probe_due=0)
+        assert out.view == BreakerView("open", "It broke.", since=5, probe_due=0, fault=DOWN)
 
     def test_a_probe_that_met_a_rate_limit_does_not_call_the_next(self, out: Offer) -> None:
         out.clock.advance(5)
         out.attempt().failed(Fault.RATE_LIMITED, "Too many.")
-        assert out.view == BreakerView("open", "It broke.", since=5, probe_due=5)
+        assert out.view == BreakerView("open", "It broke.", since=5, probe_due=5, fault=DOWN)
 
     def test_what_was_under_way_before_changes_nothing(self, offer: Offer) -> None:
         under_way = [offer.job() for _ in range(20)] + [offer.attempt() for _ in range(20)]
@@ -321,7 +322,7 @@ class TestWhileItIsOut:
         under_way.pop().failed(Fault.UNAUTHORIZED, "Late.")
         under_way.pop().succeeded()
         under_way.pop().left()
-        assert offer.view == BreakerView("open", "It broke.", since=4, probe_due=1)
+        assert offer.view == BreakerView("open", "It broke.", since=4, probe_due=1, fault=DOWN)
         offer.clock.advance(1)
         probe = offer.attempt()
         under_way.pop().failed(DOWN, "Late.")
@@ -415,7 +416,7 @@ class TestComingBack:
         offer.clock.advance(5)
         offer.succeeds(3)
         assert offer.told == [
-            ("fal/edit", BreakerView("open", "It broke.", probe_due=5)),
+            ("fal/edit", BreakerView("open", "It broke.", probe_due=5, fault=DOWN)),
             ("fal/edit", BreakerView("closed")),
         ]
 

@@ -477,7 +477,9 @@ class TestTimeAndDefects:
         assert one.error.fault is Fault.TIMEOUT
         assert provider.cancelled == ["job-1"]
 
-    @pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.UNAUTHORIZED, Fault.MALFORMED])
+    @pytest.mark.parametrize(
+        "fault", [Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.UNAUTHORIZED, Fault.MISCONFIGURED, Fault.MALFORMED]
+    )
     async def test_a_job_that_was_lost_sight_of_is_cancelled(self, fault: Fault) -> None:
         provider = FakeProvider(Turn(collect=refusal(fault, accepted=True)))
         run = Run(provider)

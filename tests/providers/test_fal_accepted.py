@@ -152,4 +152,4 @@ async def test_a_rate_limit_carries_its_pause(fal: FalUpstream) -> None:
 
 async def test_an_unknown_endpoint_is_our_mistake(fal: FalUpstream) -> None:
     error = await failure_of(fal.provider().submit(fal.call(picture(), endpoint="fal-ai/nothing")))
-    assert (error.fault, error.accepted) == (Fault.UNAUTHORIZED, False)
+    assert (error.fault, error.accepted) == (Fault.MISCONFIGURED, False)

@@ -57,11 +57,11 @@ async def ask(server: OpenAIServer, anyio_backend: str) -> AsyncIterator[Any]:
         (Answer(400, {"detail": "At most 4 images"}), Fault.INVALID, None),
         (error(400, "moderation_blocked", USER), Fault.REFUSED, None),
         (error(400, "content_policy_violation"), Fault.REFUSED, None),
-        (error(400, "invalid_value", USER, "model"), Fault.UNAUTHORIZED, None),
+        (error(400, "invalid_value", USER, "model"), Fault.MISCONFIGURED, None),
         (error(400, "billing_hard_limit_reached"), Fault.UNAUTHORIZED, None),
         (error(429, "insufficient_quota", "insufficient_quota"), Fault.UNAUTHORIZED, None),
         (error(429, "rate_limit_exceeded", "input-images"), Fault.RATE_LIMITED, None),
-        (Answer(404, text="nothing here"), Fault.UNAUTHORIZED, None),
+        (Answer(404, text="nothing here"), Fault.MISCONFIGURED, None),
         (Answer(503, {"error": "no room"}), Fault.UNAVAILABLE, None),
     ],
 )
