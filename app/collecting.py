@@ -65,6 +65,10 @@ class Order(Generic[T]):
     most: int | None = None  # jobs at once of this key; None: as many as of any
     price: Decimal | None = None  # of one picture, as far as it is known before
 
+    def price_of(self, call: Call) -> Decimal | None:
+        """Of all pictures of a call, as far as it is known before."""
+        return None if self.price is None else self.price * call.count
+
 
 class Collector:
     """Collects, and gives up. One for the whole process."""

@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -141,7 +140,7 @@ class Dispatcher:
             _refuse(breaker, breaker.admit())
             try:
                 payload = _filled(call.payload, order.pictures)
-                reserve = None if order.price is None else order.price * call.count
+                reserve = order.price_of(call)
                 job = await self._journal.intend(order.request_id, offer, call, payload, reserve=reserve)
                 ticket: Ticket | None = None
                 try:
@@ -223,9 +222,9 @@ class Dispatcher:
             ticket = await discreet(order.plan, lambda: order.provider.submit(sent))
         except ProviderError as error:
             verdict = Verdict(fault=error.fault)
-            # Surely no job, or one that is over by the provider's own word and costs nothing.
-            if error.accepted is False or (error.accepted is True and error.charged is False):
-                await self._journal.move(job, "failed", cost=Decimal(0), verdict=verdict)
+            # Surely no job, or one that is over by the provider's own word.
+            if error.accepted is False or (error.accepted is True and error.charged is not None):
+                await self._journal.move(job, "failed", cost=job.cost(error.charged), verdict=verdict)
                 raise
             await self._journal.move(job, "ambiguous", verdict=verdict)
             order.fates.follow(job, None)

@@ -48,7 +48,7 @@ from app.steps import Steps
 from app.store.jobs import Move, RequestRow
 from app.tally import Tally
 from app.types import Call, Caller, EditRequest, Failure, Plan, Quote, Terms
-from providers.base import Clock, Media, ProviderResult, Ticket
+from providers.base import Clock, Media, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.gateway")
 
@@ -343,6 +343,8 @@ class Gateway:
         holding = bool(prepared.alternatives)
         async with aclosing(self._dispatcher.run(order)) as calls:
             async for done in calls:
+                if isinstance(done.error, ProviderError) and done.error.charged:
+                    tally.charge(order.price_of(done.call))
                 holding = holding and lets_next_try(done.error) and not run.stop.wanted
                 events = events_of(plan, done)
                 if holding:

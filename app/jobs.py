@@ -67,7 +67,12 @@ class Job:
     mark: str
     created: float  # Unix seconds
     first: int  # the first of its pictures among the request's
+    price: Decimal | None = None  # of all its pictures, as far as it is known before
     asked: float = 0.0  # when it was entered, on the clock's monotonic scale
+
+    def cost(self, charged: bool | None) -> Decimal | None:
+        """What it cost if it failed: nothing, its price (nobody tells more), or not known."""
+        return Decimal(0) if charged is False else self.price if charged else None
 
 
 def fingerprint(request: EditRequest) -> str:
@@ -183,7 +188,7 @@ class Journal:
         """This payload is about to be submitted; it may cost so much. Raises Overloaded, also if another process has
         taken the request over."""
         now, asked, mark = self._now(), self._clock.monotonic(), payload_mark(payload)
-        job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, mark, now, call.first, asked)
+        job = Job(self._new_id(), request_id, offer.provider, offer.endpoint, mark, now, call.first, reserve, asked)
         row = JobRow(
             id=job.id,
             request=request_id,
@@ -264,13 +269,13 @@ class Journal:
 
     async def fail(self, job: Job, error: ProviderError) -> bool:
         """A job could not be collected: enter its end, if the error is its own verdict; else False, and it may still be
-        at work, and be billed. What it cost is what the caller is told: nothing, or not known."""
+        at work, and be billed."""
         own_word = error.fault in (Fault.INVALID, Fault.REFUSED) or (error.final and not error.lost)
         if not own_word and error.charged is not False:
             return False
         verdict = Verdict(fault=error.fault)
-        cost = Decimal(0) if error.charged is False else None
-        await self.move(job, "cancelled" if error.cancelled else "failed", cost=cost, verdict=verdict)
+        state: JobState = "cancelled" if error.cancelled else "failed"
+        await self.move(job, state, cost=job.cost(error.charged), verdict=verdict)
         return True
 
     async def answer(

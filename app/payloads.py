@@ -11,10 +11,14 @@ from urllib.parse import urlsplit
 
 from app.catalogue.schema import field_of
 from app.types import InputStep, Plan, Slot
-from providers.base import ProviderError
+from providers.base import Fault, ProviderError
 
 REPEATED = 12  # characters in a row that tell that a text repeats another one
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_UNSAID = {
+    Fault.INVALID: "The provider refused the request.",
+    Fault.REFUSED: "The provider refused this request for its content.",
+}
 
 T = TypeVar("T")
 
@@ -95,6 +99,22 @@ async def discreet(plan: Plan, work: Callable[[], Awaitable[T]]) -> T:
             error.detail = "the provider repeats the request's words: left out"
         error.args = (error.message,)  # what a traceback shows
         raise
+
+
+async def muted(work: Awaitable[T]) -> T:
+    """What `work` gives. A ProviderError that it raises says which fault it is, and no more: the words that were sent,
+    which its texts may repeat, are not known any more."""
+    try:
+        return await work
+    except ProviderError as error:
+        error.message, error.detail = unsaid(error.fault), ""
+        error.args = (error.message,)
+        raise
+
+
+def unsaid(fault: Fault) -> str:
+    """A fault in our own words."""
+    return _UNSAID.get(fault, f"The provider's job failed: {fault}.")
 
 
 def _words(plan: Plan) -> Iterator[str]:

@@ -18,12 +18,14 @@ from app.errors import Expired, GatewayError, InternalError, ProviderUnavailable
 from app.faults import from_provider
 from app.harvest import Harvest, Harvester
 from app.jobs import Job, Journal
+from app.payloads import muted, unsaid
 from app.records import MaskKeys, Verdict, dump_ticket, load_plan, load_ticket, load_verdict
 from app.store.db import StoreError
 from app.store.jobs import OPEN, JobRow, RequestRow
+from app.store.money import MICRO
 from app.tally import Tally
 from app.types import Artefact, Attempt, Call, Failure, MaskStep, Plan
-from providers.base import Clock, Fault, Finder, ProviderError, Ticket
+from providers.base import Clock, Fault, Finder, ProviderError, ProviderResult, Ticket
 
 log = logging.getLogger("imagegate.recovery")
 
@@ -147,7 +149,7 @@ class Recovery:
         async with self._finding:  # one after another: two lost submits of the same must not find the same job
             try:
                 known = await store.job_ids(job.provider, job.endpoint, since)
-                ticket = await upstream.provider.find(job.endpoint, job.mark, since, until, known)
+                ticket = await muted(upstream.provider.find(job.endpoint, job.mark, since, until, known))
                 if ticket is not None:
                     text = dump_ticket(ticket)
                     if not await store.bind(job.id, ticket.job, text, self._now(), found=True):
@@ -167,7 +169,7 @@ class Recovery:
         """Whether the job's fate is known now."""
         deadline = self._clock.monotonic() + LOOK_SECONDS
         try:
-            result = ticket.result or await upstream.provider.collect(ticket, deadline)
+            result = await _collected(upstream, ticket, deadline)
         except ProviderError as error:
             if await self._journal.fail(job, error):
                 return True
@@ -248,8 +250,8 @@ class Recovery:
                 harvest = await self._collect(plan, call, found, deadline)
             except ProviderError as error:
                 tally.attempts.append(_attempt(found, error.fault, error.charged))
-                if error.fault is Fault.INVALID:  # in words of its own, which may repeat a prompt that is not kept
-                    error.message = "The provider refused the request."
+                if error.charged:
+                    tally.charge(_job(found).price)
                 return missing(from_provider(error), error.charged)
             except Exception:
                 log.exception("%s: a job cannot be collected", found.request)
@@ -269,18 +271,17 @@ class Recovery:
             if verdict.seed is not None:
                 tally.seeds[call.first] = verdict.seed
             return [*verdict.artefacts, *verdict.failures]
-        if found.state in OPEN:
+        if found.state in OPEN or found.state == "unresolved":
             tally.attempts.append(_attempt(found, verdict.fault or "left", None))
             return missing(_not_known(), None)
-        tally.attempts.append(_attempt(found, verdict.fault or "left", False))
-        return missing(_not_asked(), False)
+        return missing(*_as_it_failed(found, verdict, tally))
 
     async def _collect(self, plan: Plan, call: Call, found: JobRow, deadline: float) -> Harvest:
         job, ticket = _job(found), _ticket(found)
         assert ticket is not None
         upstream = self._upstreams[plan.offer.provider]
         try:
-            result = ticket.result or await upstream.provider.collect(ticket, deadline)
+            result = await _collected(upstream, ticket, deadline)
         except ProviderError as error:
             if not await self._journal.fail(job, error):
                 await self._follow_row(plan, found)
@@ -297,6 +298,10 @@ class Recovery:
         self.follow(found.request, plan, job, _ticket(found), cancelling=found.state == "cancelling")
 
 
+async def _collected(upstream: Upstream, ticket: Ticket, deadline: float) -> ProviderResult:
+    return await muted(upstream.provider.collect(ticket, deadline)) if ticket.result is None else ticket.result
+
+
 def _pauses() -> Iterator[float]:
     """Seconds between looks: often at first, in the end once an hour."""
     pause = 2.0
@@ -306,7 +311,8 @@ def _pauses() -> Iterator[float]:
 
 
 def _job(found: JobRow) -> Job:
-    return Job(found.id, found.request, found.provider, found.endpoint, found.mark, found.created, found.first)
+    price = None if found.reserve is None else found.reserve * MICRO
+    return Job(found.id, found.request, found.provider, found.endpoint, found.mark, found.created, found.first, price)
 
 
 def _ticket(found: JobRow) -> Ticket | None:
@@ -323,6 +329,20 @@ def _call_of(plan: Plan, job: Job) -> Call:
 
 def _attempt(found: JobRow, fault: str | None, charged: bool | None, *, seconds: float = 0.0) -> Attempt:
     return Attempt(found.provider, found.endpoint, found.job, seconds, fault, charged)
+
+
+def _as_it_failed(found: JobRow, verdict: Verdict, tally: Tally) -> tuple[GatewayError, bool | None]:
+    """Why a job that had failed before the process died brought nothing, and whether it was billed."""
+    cost = None if found.cost is None else Decimal(found.cost)
+    charged = None if cost is None else cost > 0
+    tally.attempts.append(_attempt(found, verdict.fault or "left", charged))
+    if charged:
+        tally.charge(cost)
+    if verdict.fault not in set(Fault):
+        return _not_asked(), charged
+    accepted = found.job is not None
+    error = ProviderError(Fault(verdict.fault), unsaid(Fault(verdict.fault)), accepted=accepted, charged=charged)
+    return from_provider(error), charged
 
 
 def _not_asked() -> GatewayError:

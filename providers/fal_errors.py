@@ -97,7 +97,7 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         "retry_after": retry_after(answer.headers),
         # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone may be billed.
         # Unless it says that it was: a 422 may have run (fal's FAQ, Nov 2026).
-        "charged": False if of == "result" and known and answer.status >= 400 and not _is_billed(answer) else None,
+        "charged": _is_billed(answer) if of == "result" and known and answer.status >= 400 else None,
         "cancelled": of_a_job and error_type == CANCELLED,
         "lost": of_a_job and not known and answer.status in (404, 410),
     }

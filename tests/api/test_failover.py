@@ -147,6 +147,25 @@ def test_a_refusal_a_mistake_and_money_end_it(
     assert SECOND not in {endpoint for endpoint, _ in bought(gate)}
 
 
+def test_a_refusal_that_was_billed_is_told_and_booked_alike(gate: Gate) -> None:
+    made = gate.http.post("/v1/keys", json={"name": "payer", "budget_day": 1}, headers=bearer(ADMIN)).json()
+    detail = [{"loc": ["body"], "msg": "No.", "type": "content_policy_violation"}]
+    billed = {"x-fal-billable-units": "1"}
+    fails(gate, "http", on="result", status=422, body={"detail": detail}, headers=billed)
+    answer = edit(gate, key=made["key"])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "content_policy_violation")
+    assert answer.json()["error"]["message"].endswith("It was charged: 0.03 USD.")
+    assert answer.headers["x-imagegate-cost"] == "0.03"
+    assert bought(gate) == [(FIRST, 1)]
+    record = gate.http.get(f"/v1/requests/{answer.headers['x-request-id']}", headers=bearer(made["key"])).json()
+    assert (record["status"], record["cost"]) == ("failed", 0.03)
+    assert [(one["fault"], one["charged"]) for one in record["attempts"]] == [("refused", True)]
+    [usage] = gate.http.get("/v1/usage", headers=bearer(ADMIN)).json()["data"]
+    assert usage["cost"] == 0.03
+    [key] = gate.http.get("/v1/keys", headers=bearer(ADMIN)).json()["data"]
+    assert (key["spent"]["day"], key["spent"]["reserved"]) == (0.03, 0)
+
+
 def test_what_each_one_lacks_is_noted_for_it(gate: Gate) -> None:
     first = edit(gate, style="ink").json()["metadata"]["parameters"]
     fails(gate, "http", status=503)

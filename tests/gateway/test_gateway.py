@@ -192,6 +192,35 @@ def test_a_blacked_out_picture_is_a_refusal_that_was_charged(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("step", ["submit", "collect"])
+def test_a_refusal_that_was_billed_costs_the_jobs_price(tmp_path: Path, step: str) -> None:
+    async def run() -> None:
+        no = refusal(Fault.REFUSED, "Not that.", accepted=True, charged=True)
+        async with bench(tmp_path, Turn(**{step: no})) as b:
+            with pytest.raises(Refused, match=r"It was charged: 0\.1 USD\.") as caught:
+                await b.edit(id="one")
+            assert (caught.value.cost, b.receipts[0].cost) == (Decimal("0.10"), Decimal("0.10"))
+            record = await b.history.record(Caller("key", "name"), "one")
+            assert record is not None
+            assert (record.status, record.cost, record.uncertain) == ("failed", Decimal("0.10"), False)
+            [job] = await b.journal.store.jobs_of("one")
+            assert (job.state, Decimal(job.cost or 0)) == ("failed", Decimal("0.10"))
+
+    asyncio.run(run())
+
+
+def test_of_several_pictures_one_refusal_that_was_billed_counts(tmp_path: Path) -> None:
+    async def run() -> None:
+        no = Turn(collect=refusal(Fault.REFUSED, "Not that.", accepted=True, charged=True))
+        free = Turn(collect=refusal(Fault.REFUSED, "Not that.", accepted=True, charged=False))
+        async with bench(tmp_path, Turn(), no, free) as b:
+            outcome = await b.edit(n=3)
+            assert outcome.receipt.cost == Decimal("0.20")
+            assert [failure.charged for failure in outcome.receipt.failures] == [True, False]
+
+    asyncio.run(run())
+
+
 def test_a_picture_that_is_none_is_a_bad_response(tmp_path: Path) -> None:
     async def run() -> None:
         result = made()

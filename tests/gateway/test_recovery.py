@@ -227,6 +227,59 @@ class TestFollowing:
         running(test)
 
 
+class TestFailed:
+    """What failed before the process died, or after, is told as it was, and costs what it cost."""
+
+    SECRET = "a harbour that nobody may hear of"
+
+    @pytest.mark.parametrize(("charged", "cost"), [(True, "0.10"), (False, "0"), (None, "0")])
+    def test_a_job_that_fails_while_it_is_taken_up(
+        self, tmp_path: Path, charged: bool | None, cost: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def test() -> None:
+            gate = asyncio.Event()
+            no = refusal(Fault.REFUSED, f"Not '{self.SECRET}'.", detail=self.SECRET, accepted=True, charged=charged)
+            provider = FakeProvider(Turn(collect=when(gate, no)))
+            await cut_off(tmp_path, provider, prompt=self.SECRET)
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                b.gateway.start()
+                gate.set()
+                record = await until(b, ended)
+                assert (record.status, record.cost, record.uncertain) == ("failed", Decimal(cost), charged is None)
+                assert record.error is not None
+                assert (record.error.code, self.SECRET in record.error.message) == ("content_policy_violation", False)
+                [receipt] = b.receipts
+                assert receipt.cost == Decimal(cost)
+
+        with caplog.at_level("DEBUG"):
+            running(test)
+        assert self.SECRET not in caplog.text
+
+    @pytest.mark.parametrize(("charged", "code"), [(True, "provider_bad_response"), (False, "provider_unavailable")])
+    def test_a_job_that_had_failed_before(self, tmp_path: Path, charged: bool, code: str) -> None:
+        async def test() -> None:
+            gate, no = asyncio.Event(), refusal(Fault.MALFORMED, accepted=True, charged=charged, final=True)
+            if not charged:
+                no = refusal(Fault.UNAVAILABLE, accepted=True, charged=False, final=True)
+            provider = FakeProvider(Turn(collect=no), Turn(collect=when(gate, made())))
+            async with bench(tmp_path, provider=provider, owner="first") as b:
+                asking = asyncio.create_task(b.edit(id="one", n=2))
+                while "failed" not in [job.state for job in await b.journal.store.jobs_of("one")]:
+                    await asyncio.sleep(0.01)
+                b.gateway.stopping()
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            async with bench(tmp_path, provider=provider, owner="second") as b:
+                b.gateway.start()
+                gate.set()
+                record = await until(b, ended)
+                assert (record.status, record.cost) == ("partial", Decimal("0.20") if charged else Decimal("0.10"))
+                [failure] = record.failures
+                assert (failure.error.code, failure.charged) == (code, charged)
+
+        running(test)
+
+
 class TestAccidents:
     """What goes wrong while a request is taken up costs nobody their pictures."""
 

@@ -341,4 +341,4 @@ def test_a_failure_that_says_that_it_was_billed_is_not_free() -> None:
     refused = model_error("no_media_generated")
     assert failure(answer(422, refused), of="result").charged is False
     assert failure(answer(422, refused, x_fal_billable_units="0.0"), of="result").charged is False
-    assert failure(answer(422, refused, x_fal_billable_units="1"), of="result").charged is None
+    assert failure(answer(422, refused, x_fal_billable_units="1"), of="result").charged is True
