@@ -56,13 +56,13 @@ class Order(Generic[T]):
     pictures: tuple[Media, ...]
     deadline: float  # on the clock's monotonic scale
     keep_results_seconds: int
-    tries: int  # submits of a call at most, where surely no job was made
     stop: Stop
     attempts: list[Attempt]  # every attempt is entered, also those that nobody waits for any more
     steps: Steps
     finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[T]]
     fates: Fates
     most: int | None = None  # jobs at once of this key; None: as many as of any
+    has_next: bool = False  # whether another offer would do it, if surely nothing was bought
     price: Decimal | None = None  # of one picture, as far as it is known before
 
     def price_of(self, call: Call) -> Decimal | None:

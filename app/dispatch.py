@@ -35,7 +35,8 @@ from providers.base import Clock, Fault, Media, ProviderCall, ProviderError, Pro
 log = logging.getLogger("imagegate.dispatch")
 
 SUBMIT_TRIES = 5
-SUBMIT_TRIES_BEFORE_NEXT = 2  # where the model has another offer: its caller need not wait for this one to recover
+# Where the model has another offer its caller need not wait for this one to recover.
+SUBMIT_TRIES_BEFORE_NEXT, WAIT_BEFORE_NEXT = 2, 1.0
 RETRYING_SHARE, RETRYING_LEAST = 0.2, 3  # of the jobs under way, how many may be repeats (Envoy's retry budget)
 SETTLE_SECONDS = 20.0
 LATER_SHARE = 0.25  # how much later than a Retry-After asks for a submit may be repeated
@@ -115,12 +116,15 @@ class Dispatcher:
     # ---- one call
 
     async def _one(self, order: Order[Any], call: Call) -> tuple[Job, Ticket, ProviderResult]:
-        for number in range(1, order.tries + 1):
+        tries = SUBMIT_TRIES_BEFORE_NEXT if order.has_next else SUBMIT_TRIES
+        for number in range(1, tries + 1):
             try:
                 return await self._attempt(order, call)
             except ProviderError as error:
                 again = error.accepted is False and FAULTS[error.fault].retry_same and not error.final
-                if not again or number == order.tries or not await self._pause(order, error, number):
+                if order.has_next and (error.retry_after or 0.0) > WAIT_BEFORE_NEXT:
+                    again = False
+                if not again or number == tries or not await self._pause(order, error, number):
                     raise
         raise AssertionError("unreachable")
 

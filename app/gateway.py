@@ -22,7 +22,7 @@ from app.conclusion import Concluder
 from app.config import Config
 from app.delivery import Keep, Upstream
 from app.denials import ModelNotAllowed, PriceUnknown
-from app.dispatch import SUBMIT_TRIES, SUBMIT_TRIES_BEFORE_NEXT, Dispatcher
+from app.dispatch import Dispatcher
 from app.errors import (
     GatewayError,
     InternalError,
@@ -330,13 +330,13 @@ class Gateway:
             pictures=pictures,
             deadline=deadline,
             keep_results_seconds=max(self._config.results.url_seconds, int(kept_seconds(self._config.repeats, terms))),
-            tries=SUBMIT_TRIES_BEFORE_NEXT if prepared.alternatives else SUBMIT_TRIES,
             stop=run.stop,
             attempts=tally.attempts,
             steps=steps,
             finish=finish,
             fates=Fates(self._recovery, prepared.id, plan),
             most=prepared.caller.concurrent_jobs,
+            has_next=bool(prepared.alternatives),
             price=None if prepared.quote.total is None else prepared.quote.total / plan.delivery.count,
         )
         held: list[Failure] = []  # failures that nobody needs to know of if the next offer does it

@@ -70,6 +70,7 @@ class Run:
         plan: Plan | None = None,
         pictures: tuple[Media, ...] = (),
         seed: int = 1,
+        has_next: bool = False,
     ) -> None:
         self.clock = clock or FakeClock()
         self.breakers = Breakers(self.clock)
@@ -89,12 +90,12 @@ class Run:
             pictures=pictures,
             deadline=self.deadline,
             keep_results_seconds=600,
-            tries=SUBMIT_TRIES,
             stop=self.stop,
             attempts=self.attempts,
             steps=Steps(self.clock.monotonic),
             finish=finish,
             fates=self,
+            has_next=has_next,
         )
         self.calls = self.dispatcher.run(self.order)
 
@@ -237,6 +238,13 @@ class TestSubmittingAgain:
         assert one.error is None
         assert 7.0 <= clock.sleeps[0] <= 7.0 * (1 + LATER_SHARE)
         assert len(clock.sleeps) == 1
+
+    @pytest.mark.parametrize(("seconds", "waits"), [(1.0, True), (1.5, False), (None, True)])
+    async def test_with_another_offer_at_hand_nobody_waits_long(self, seconds: float | None, waits: bool) -> None:
+        clock = FakeClock()
+        provider = FakeProvider(Turn(submit=refusal(Fault.RATE_LIMITED, accepted=False, retry_after=seconds)))
+        (one,) = await Run(provider, clock=clock, has_next=True).to_the_end()
+        assert (one.error is None, bool(clock.sleeps), len(provider.submitted)) == (waits, waits, 1 + waits)
 
     async def test_without_retry_after_the_pause_is_a_jittered_back_off(self) -> None:
         for fault, most in ((Fault.UNAVAILABLE, 0.4), (Fault.RATE_LIMITED, 2.0)):
