@@ -62,6 +62,7 @@ class Order(Generic[T]):
     finish: Callable[[Call, Job, Ticket, ProviderResult], Awaitable[T]]
     fates: Fates
     most: int | None = None  # jobs at once of this key; None: as many as of any
+    via: tuple[str, ...] = ()  # see ProviderCall
     has_next: bool = False  # whether another offer would do it, if surely nothing was bought
     price: Decimal | None = None  # of one picture, as far as it is known before
 

@@ -204,6 +204,7 @@ class Dispatcher:
             order.keep_results_seconds,
             order.deadline,
             wanted=lambda: not order.stop.wanted and self._journal.may_submit(job),
+            via=order.via,
         )
         submit = asyncio.create_task(self._bound(order, job, sent))
         left = order.deadline - self._clock.monotonic()

@@ -36,6 +36,7 @@ from app.failover import all_failed, lets_next_try, was_in_vain
 from app.harvest import Harvest, Harvester
 from app.jobs import DAY_SECONDS, Job, Journal, fingerprint
 from app.limits import Rates
+from app.loops import passed
 from app.media.finish import check_delivery, mask_checks
 from app.media.pool import MediaPool
 from app.media.prepare import begin_preparing
@@ -155,6 +156,7 @@ class Gateway:
         found = self.catalogue.require(request.model).doing(request.mode)
         if not request.caller.may_use(found.model.id):
             raise ModelNotAllowed(f"Your API key may not use the model '{found.model.id}'.", param="model")
+        passed(request.terms.via, self._journal.owner, found.model.id)
         return found
 
     # ---- running
@@ -337,6 +339,7 @@ class Gateway:
             fates=Fates(self._recovery, prepared.id, plan),
             most=prepared.caller.concurrent_jobs,
             has_next=bool(prepared.alternatives),
+            via=passed(terms.via, self._journal.owner, plan.model),
             price=None if prepared.quote.total is None else prepared.quote.total / plan.delivery.count,
         )
         held: list[Failure] = []  # failures that nobody needs to know of if the next offer does it

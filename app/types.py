@@ -58,6 +58,7 @@ class Terms:
     idempotency_key: str | None = None
     repeats: int | None = None  # how often an SDK has sent it before; None: a client that does not repeat by itself
     seconds: float | None = None  # time limit; None: the gateway's own
+    via: tuple[str, ...] = ()  # marks of the gateways that it has passed
 
     @property
     def is_repeat(self) -> bool:

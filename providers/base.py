@@ -18,6 +18,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+VIA = "x-imagegate-via"
+
 
 class Fault(StrEnum):
     """Why a provider failed, in one closed enumeration. `app.faults.FAULTS` says what each means for the client."""
@@ -134,6 +136,8 @@ class ProviderCall:
     keep_results_seconds: int = 3600  # how long the provider should keep the pictures it makes
     deadline: float = math.inf  # on the clock's monotonic scale: after it no job is started any more
     wanted: Callable[[], bool] = field(default=lambda: True)  # whether anybody still waits: if not, nor is it
+    # For a server that may be an imagegate, too: goes along as a comma-separated list in the header VIA.
+    via: tuple[str, ...] = ()
 
 
 def payload_mark(payload: Any) -> str:

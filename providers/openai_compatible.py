@@ -19,6 +19,7 @@ import httpx2
 import pybase64
 
 from providers.base import (
+    VIA,
     Clock,
     Fault,
     Media,
@@ -118,6 +119,8 @@ class OpenAICompatible:
         # A name of our own for the job: what the server calls it comes too late to look for it by.
         job = secrets.token_hex(16)
         headers = {**self._headers, "Accept": "application/json", "Idempotency-Key": job}
+        if call.via:
+            headers[VIA] = ", ".join(call.via)
         content: Any
         pictures = list(media_in(payload))
         if pictures and self._edits == "form":

@@ -25,7 +25,7 @@ _ACCOUNT = frozenset(
     {"invalid_api_key", "insufficient_quota", "billing_hard_limit_reached", "account_deactivated",
      "organization_not_verified"}
 )  # fmt: skip
-_MODEL = frozenset({"model_not_found", "model_not_allowed"})
+_MODEL = frozenset({"model_not_found", "model_not_allowed", "gateway_loop"})
 # Another imagegate's words for what its own provider did: it tells the cost in a header, if it is known.
 _OPEN = frozenset(
     {"upstream_ambiguous", "provider_timeout", "provider_bad_response", "provider_unavailable",
@@ -42,6 +42,7 @@ _TEXT: Mapping[Fault, str] = {
     Fault.UNAVAILABLE: "The provider failed.",
     Fault.MALFORMED: "The provider answered something unexpected.",
 }
+_LOOP = "The provider is a gateway that asks this one again: the model leads back to itself."
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 
@@ -63,7 +64,7 @@ def failure(answer: Answer) -> ProviderError:
     turned_away = (refused or (answer.status == 503 and own)) and charged is not True and not unknown
     return ProviderError(
         fault,
-        _TEXT[fault],
+        _LOOP if told is not None and told.code == "gateway_loop" else _TEXT[fault],
         detail=" ".join(f"{answer.asked}: HTTP {answer.status} {_shown(told)}".split()),
         field=told.field if told is not None and fault in (Fault.INVALID, Fault.REFUSED) else None,
         item=told.item if told is not None else None,

@@ -1,4 +1,4 @@
-"""How a request wants to be run: three headers -> Terms."""
+"""How a request wants to be run, and where it comes from: headers -> Terms."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import math
 from starlette.datastructures import Headers
 
 from app.errors import AboveMaximum, BelowMinimum, InvalidType, InvalidValue
+from app.loops import read_via
 from app.params.values import shown
 from app.types import Terms
+from providers.base import VIA
 
 LONGEST_KEY = 255
 
 
 def read_terms(headers: Headers, max_seconds: float) -> Terms:
-    """Idempotency-Key, x-request-timeout (seconds), and what OpenAI's SDKs tell of their own repeats.
+    """Idempotency-Key, x-request-timeout (seconds), what OpenAI's SDKs tell of their own repeats, and what gateways
+    before this one have added.
 
     Raises InvalidRequest that names the header.
     """
-    return Terms(_key(headers), _repeats(headers), _seconds(headers, max_seconds))
+    return Terms(_key(headers), _repeats(headers), _seconds(headers, max_seconds), read_via(headers.getlist(VIA)))
 
 
 def _key(headers: Headers) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import app.denials  # noqa: F401  its classes are of the family
+import app.denials
+import app.loops  # noqa: F401
 from app.errors import AboveMaximum, BelowMinimum, GatewayError, ProviderFailure, error_classes
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
