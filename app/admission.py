@@ -8,7 +8,8 @@ How many jobs one caller may run at once can be shared by several gateways (`Pla
 process's: who finds no place there waits here, at the head of the caller's line.
 
 The queue is bounded by `check`, before a request is worked on; `slot` itself never refuses, because by then work was
-put in. The bound counts who waits now, not who is being prepared: check again just before the slots are asked for.
+put in. The bound counts who waits now, not who is being prepared: so it is checked again just before the slots are
+asked for, or a crowd that came at one moment would all have found the queue empty.
 """
 
 from __future__ import annotations

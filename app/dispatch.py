@@ -78,7 +78,8 @@ class Dispatcher:
 
     async def run(self, order: Order[T]) -> AsyncGenerator[Done[T], None]:
         """Each call as it ends, in that order. Who closes the generator early leaves the jobs as they are, upstream and
-        in the journal."""
+        in the journal. Raises RateLimited, before anything else, if others have filled the queue since `check`."""
+        self._admission.check(order.plan.offer.provider, order.key_id, len(order.plan.calls), most=order.most)
 
         async def work(call: Call) -> Done[T]:
             try:

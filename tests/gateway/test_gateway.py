@@ -180,6 +180,24 @@ def test_a_rate_limit_passes_its_hint_on(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_crowd_that_comes_at_one_moment_finds_no_more_room_than_the_queue_has(tmp_path: Path) -> None:
+    async def run() -> None:
+        limits = Limits(jobs=1, queue=3)
+        async with bench(tmp_path, otherwise=Turn(collect=after(0.05, made())), limits=limits) as b:
+            crowd = [b.edit(id=f"req_{number}", seed=number) for number in range(12)]
+            ended = await asyncio.gather(*crowd, return_exceptions=True)
+            refused = [one for one in ended if isinstance(one, RateLimited)]
+            assert (len(refused), len(b.provider.submitted)) == (8, 4)
+            assert all(one.retry_after and "Nothing was sent" in one.message for one in refused)
+            assert sum(await asyncio.gather(*(is_open(b, f"req_{number}") for number in range(12)))) == 0
+
+    async def is_open(b: Bench, id: str) -> bool:
+        row = await b.journal.store.request(id)
+        return row is not None and row.state != "settled"
+
+    asyncio.run(run())
+
+
 def test_a_blacked_out_picture_is_a_refusal_that_was_charged(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, Turn(collect=made(flagged=True))) as b:
