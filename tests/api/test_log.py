@@ -9,7 +9,9 @@ import csv
 import io
 import re
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -347,6 +349,28 @@ class TestMoney:
             usage["total"]["images"],
             Decimal(str(usage["total"]["cost"])),
         )
+
+
+def test_a_log_that_cannot_be_written_is_missed_by_nobody_but_the_operator(
+    sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with Gate(sandbox, tmp_path) as gate, closing(sqlite3.connect(gate.data / "imagegate.db", timeout=10)) as database:
+
+        def dropped() -> float:
+            [found] = re.findall(r"^imagegate_log_dropped_total (\S+)", gate.http.get("/metrics").text, re.MULTILINE)
+            return float(found)
+
+        assert dropped() == 0
+        database.execute("ALTER TABLE request_log RENAME TO elsewhere")
+        ids = [gate.ask(f"unheard {number}").json()["id"] for number in range(3)]
+        until(lambda: dropped() == 3)
+        assert "requests are missing in the request log" in gate.log()
+        database.execute("ALTER TABLE elsewhere RENAME TO request_log")
+        logged(gate, gate.ask("heard again").json()["id"])
+        assert dropped() == 3
+        for id in ids:  # what it cost is the journal's business
+            record = gate.record(id)
+            assert (record["status"], record["cost"], record["timings"]["receive"]) == ("completed", 0.03, None)
 
 
 class TestTables:
