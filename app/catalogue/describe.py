@@ -100,8 +100,8 @@ def _size_sent(offer: Offer) -> str:
     fields = " and ".join(f"`{name}`" for name in dict.fromkeys(row.to for row in rows if row.to))
     if offer.sizing is None or not fields:
         return ""
-    forms = {"object": "width and height", "string": "`WxH`", "preset": "a preset", "ratio": "a shape", "none": ""}
-    return f"{fields}: {forms[offer.sizing.write]}"
+    forms = {"object": "width and height", "string": "`WxH`", "preset": "a preset", "ratio": "a shape"}
+    return f"{fields}: {forms.get(offer.sizing.write, 'pixels')}"
 
 
 def _price_said(price: Price | None) -> str:
@@ -165,6 +165,7 @@ def _offer(
 def _sizing(sizing: Sizing) -> dict[str, Any]:
     """Pairs as people write them: 16:9 and 1024x768. Lengths in pixels."""
     return {
+        "write": sizing.write,
         "multiple_of": sizing.multiple_of,
         "min_side": sizing.min_side,
         "max_side": sizing.max_side,

@@ -25,6 +25,8 @@ _FIRST = ("prompt", "image", "mask", "n", "quality", "background", "output_forma
 _LAST = ("size", "aspect_ratio", "resolution")
 
 
+SIDES = ("width", "height")  # rows of a size whose sides are two fields
+
 T = TypeVar("T")
 
 
@@ -196,7 +198,7 @@ class Accepts(Strict):
 class Sizing(Strict):
     """How the model lets a caller choose the output size. Lengths in pixels."""
 
-    write: Literal["object", "string", "preset", "ratio", "none"]
+    write: Literal["object", "string", "preset", "ratio", "sides", "none"]
     multiple_of: Positive = 1
     min_side: Positive = 1
     max_side: Positive = 16_384
@@ -281,11 +283,12 @@ class Offer(Strict):
             wrong.append("row n: must be emulated, ignored or rejected: the gateway counts what it buys")
         if isinstance(n, Emulated) and n.per_call > 1 and n.to is None:
             wrong.append("row n: per_call above 1 needs `to`, the field that asks for so many")
-        wrong += [
-            f"row {name}: converted by dimensions, so it needs type: string"
-            for name in by_dimensions
-            if self.params[name].type != "string"
-        ]
+        for name in by_dimensions:
+            wanted = "integer" if name in SIDES else "string"
+            if self.params[name].type != wanted:
+                wrong.append(f"row {name}: converted by dimensions, so it needs type: {wanted}")
+        if by_dimensions and self.sizing is not None:
+            wrong += self._unwritten(self.sizing, {name: field_of(self.params[name]) for name in by_dimensions})
         for name, row in self.params.items():
             written = name if row.how == "passthrough" else field_of(row)
             if written in self.constants:
@@ -300,6 +303,23 @@ class Offer(Strict):
                     wrong.append(f"row {name}: alias {alias!r} is already a name")
                 taken[alias] = name
         return _unless(wrong, self)
+
+    def _unwritten(self, sizing: Sizing, fields: Mapping[str, str | None]) -> list[str]:
+        """What is lacking for a size to reach the provider. `fields`: those that the rows write."""
+        if sizing.write == "none":
+            return [f"row {name}: writes {to}, but sizing has write: none" for name, to in fields.items() if to]
+        if sizing.write == "sides":
+            lacking = [f"row {name}: write: sides needs it, with `to`" for name in SIDES if not fields.get(name)]
+            others = [name for name, to in fields.items() if to and name not in SIDES]
+            return lacking + [f"row {name}: width and height write the size" for name in others]
+        if wrong := [f"row {name}: converted by dimensions needs write: sides" for name in SIDES if name in fields]:
+            return wrong
+        if sizing.write == "ratio":
+            wrong = [] if fields.get("aspect_ratio") else ["row aspect_ratio: write: ratio needs it, with `to`"]
+            if sizing.tiers and not fields.get("resolution"):
+                wrong.append("row resolution: tiers need it, with `to`")
+            return wrong
+        return [] if any(fields.values()) else ["no row that is converted by dimensions has `to`, the size's field"]
 
 
 class Model(Strict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from app.catalogue.schema import Converted, Offer, Sizing, words_of
+from app.catalogue.schema import SIDES, Converted, Offer, Sizing, field_of, words_of
 from app.errors import InvalidSize, InvalidValue
 from app.params.sizing import (
     MAX_OUTPUT_PIXELS,
@@ -43,10 +43,10 @@ Converter = Callable[[Mapping[str, Given], Offer, Size | None], Conversion]
 
 
 def dimensions(given: Mapping[str, Given], offer: Offer, first_input: Size | None) -> Conversion:
-    """size, aspect_ratio and resolution -> one size of the model.
+    """size, aspect_ratio and resolution, or width and height -> one size of the model.
 
-    Precedence: `WxH` > shape (`W:H` in size, else aspect_ratio) + resolution > shape alone > scale alone. A shape that
-    nobody named is the first input's. Raises InvalidSize.
+    Precedence: `WxH`, or both sides > shape (`W:H` in size, else aspect_ratio) + resolution > shape alone > scale
+    alone. A shape that nobody named is the first input's. Raises InvalidSize, InvalidValue.
     """
     sizing = offer.sizing
     assert sizing is not None  # the schema refuses an offer with such a row and no sizing
@@ -104,7 +104,12 @@ def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, N
     def note(name: str, how: str, why: str = "") -> None:
         notes[name] = Note(name, how, None, why, given[name].spelled)  # type: ignore[arg-type]
 
-    if size := _word(given, "size", sizing):
+    size = _word(given, "size", sizing)
+    if sides := [given[name] for name in SIDES if name in given]:
+        exact = _sides(sides, given if size else {})
+        for side in SIDES:
+            note(side, "converted")
+    elif size:
         exact = parse_exact(size)
         shape = None if exact else parse_ratio(size)
         if exact is not None:
@@ -124,7 +129,7 @@ def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, N
                 param=given["aspect_ratio"].spelled,
             )
         if exact or shape:
-            note("aspect_ratio", "ignored", f"{given['size'].spelled} already fixes the shape")
+            note("aspect_ratio", "ignored", f"{_fixed_by(given)} already fixes the shape")
         else:
             shape = parsed
             note("aspect_ratio", "converted")
@@ -137,7 +142,7 @@ def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, N
                 param=given["resolution"].spelled,
             )
         if exact:
-            note("resolution", "ignored", f"{given['size'].spelled} already fixes the scale")
+            note("resolution", "ignored", f"{_fixed_by(given)} already fixes the scale")
         else:
             pixels, name = tier
             same = name is None or name.lower() == scale.strip().lower()
@@ -146,6 +151,27 @@ def _read(given: Mapping[str, Given], sizing: Sizing) -> tuple[Wish, dict[str, N
         if name not in notes:
             note(name, "converted", "auto, ")
     return Wish(exact, shape, pixels), notes
+
+
+def _sides(sides: list[Given], beside: Mapping[str, Given]) -> Size:
+    """Width and height, both or none of them, and no size beside them."""
+    if "size" in beside:
+        raise InvalidValue(
+            f"'{sides[0].spelled}' and '{beside['size'].spelled}' fix the same thing: send one of them.",
+            param=sides[0].spelled,
+        )
+    if len(sides) < len(SIDES):
+        raise InvalidSize(
+            f"Invalid '{sides[0].spelled}': width and height go together, and only one of them was sent.",
+            param=sides[0].spelled,
+        )
+    exact = (sides[0].value, sides[1].value)
+    _check_exact(exact, next((side for side in sides if not 1 <= side.value <= MAX_OUTPUT_SIDE), sides[0]))
+    return exact
+
+
+def _fixed_by(given: Mapping[str, Given]) -> str:
+    return given["size"].spelled if "size" in given else " and ".join(given[name].spelled for name in SIDES)
 
 
 def _word(given: Mapping[str, Given], name: str, sizing: Sizing) -> str | None:
@@ -161,7 +187,7 @@ def _word(given: Mapping[str, Given], name: str, sizing: Sizing) -> str | None:
 
 def _check_exact(exact: Size, given: Given) -> None:
     width, height = exact
-    if not width or not height:
+    if width < 1 or height < 1:
         raise InvalidSize(f"Invalid size '{width}x{height}'. Both sides must be at least 1.", param=given.spelled)
     if max(exact) > MAX_OUTPUT_SIDE:
         raise InvalidSize(
@@ -182,6 +208,7 @@ def _choose(wish: Wish, sizing: Sizing, implied: Fraction, given: Mapping[str, G
         limit = shape_limits(sizing)
         if wish.exact or wish.shape:
             word = given.get("size") if wish.exact or "aspect_ratio" not in given else given["aspect_ratio"]
+            word = word or given.get("width")
             param = word.spelled if word else "size"
             raise InvalidSize(
                 f"Invalid {param}: this model makes shapes up to {float(limit):g}:1 and 1:{float(limit):g}.",
@@ -211,6 +238,8 @@ def _written(choice: Choice, offer: Offer, sizing: Sizing) -> dict[str, Any]:
             return {to: f"{width}x{height}"}
         case "preset" if to:
             return {to: choice.label}
+        case "sides":
+            return {row.to: side for name, side in zip(SIDES, choice.size, strict=True) if (row := rows[name]).to}
         case "ratio":
             fields: dict[str, Any] = {}
             ratio_row, tier_row = rows.get("aspect_ratio"), rows.get("resolution")
@@ -225,6 +254,8 @@ def _written(choice: Choice, offer: Offer, sizing: Sizing) -> dict[str, Any]:
 def _sent(note: Note, offer: Offer, why: str) -> Note:
     row = offer.params[note.name]
     to = row.to if isinstance(row, Converted) else None
+    if to is None and offer.sizing is not None and offer.sizing.write == "sides":
+        to = field_of(offer.params["width"])  # and the height's: a note names one field
     return Note(note.name, note.how, to, why, note.spelled)
 
 

@@ -150,7 +150,7 @@ def _refuse_rivals(given: Mapping[str, Given], offer: Offer) -> None:
 def _as_twin(row: Row, value: Given) -> Given:
     """A size as an object (under the provider's raw name) or a number (JSON megapixels), in the converter's words."""
     size = value.value
-    if row.how == "converted" and isinstance(size, int | float) and not isinstance(size, bool):
+    if row.how == "converted" and row.type == "string" and isinstance(size, int | float) and not isinstance(size, bool):
         return replace(value, value=f"{size:.15g}")
     if row.how == "converted" and isinstance(size, Mapping) and set(size) == {"width", "height"}:
         return replace(value, value=f"{size['width']}x{size['height']}")

@@ -182,7 +182,8 @@ def _pass(done: Rows, one: Field) -> None:
 
 def _add_sizes(done: Rows) -> None:
     for name, to in done.sizes.to.items():
-        row: Row = {"how": "converted", "by": "dimensions", "type": "string"}
+        kind = "integer" if name in ("width", "height") else "string"
+        row: Row = {"how": "converted", "by": "dimensions", "type": kind}
         if to:
             row["to"] = to
         if name == "aspect_ratio":

@@ -1,14 +1,14 @@
 """How an endpoint lets its caller choose the size -> the `sizing` of an offer, and the field that its rows write.
 
 The styles are those that fal's documents show (read 2026-06-11): `image_size` as object, presets or listed sizes;
-`aspect_ratio`, with `resolution` or without; `resolution_mode`; nothing.
+`aspect_ratio`, with `resolution` or without; `resolution_mode`; `width` and `height`; nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .document import Field
@@ -36,7 +36,7 @@ _RATIO = re.compile(r"[1-9]\d{0,2}:[1-9]\d{0,2}")
 
 @dataclass(slots=True)
 class Sizes:
-    """What was decided. `to`: the provider's field for each of the three rows; "" = the row writes none."""
+    """What was decided. `to`: the provider's field for each row of a size; "" = the row writes none."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     to: dict[str, str] = field(default_factory=dict)
@@ -53,6 +53,8 @@ def find_sizes(fields: Mapping[str, Field], *, edits: bool) -> Sizes:
         return done
     if (ratio := fields.get("aspect_ratio")) is not None and (done := _by_ratio(ratio, edits)):
         return _with_scale(done, fields.get("resolution"))
+    if "width" in fields and "height" in fields and (sides := _by_sides(fields["width"], fields["height"], edits)):
+        return _with_leftovers(sides, fields)
     done = Sizes({"write": "none", "default": "provider"}, {"size": "", "aspect_ratio": "", "resolution": ""})
     done.reviews.append("no size field is known to the importer: the model decides, `WxH` is fitted by the gateway")
     return _with_leftovers(done, fields)
@@ -95,6 +97,18 @@ def _limits(main: Field, done: Sizes) -> dict[str, int]:
     done.reviews.append(f"{said}, which no model makes: kept to what they are trained on")
     most = 2048 if high is None else min(2048, int(high))
     return {"multiple_of": 16, "min_side": min(256, most), "max_side": most}
+
+
+def _by_sides(width: Field, height: Field, edits: bool) -> Sizes | None:
+    if not all(one.kinds & {"integer", "number"} for one in (width, height)):
+        return None
+    to = {"size": "", "aspect_ratio": "", "resolution": "", "width": width.name, "height": height.name}
+    done = Sizes(to=to, used={width.name, height.name})
+    done.settings = {"write": "sides", **_limits(replace(width, side=(width.low, width.high)), done)}
+    whole = all(isinstance(one.default, int) for one in (width, height))
+    main = replace(width, default=f"{width.default}x{height.default}" if whole else None)
+    done.settings["default"] = _default(main, edits, done)
+    return done
 
 
 def _by_ratio(ratio: Field, edits: bool) -> Sizes | None:

@@ -10,7 +10,7 @@ is optional:
                 "image_size": {"type": "image_size", "presets": [...], "max_side": 14142, "default": "square_hd"}},
      "roles": {"images": "image_urls", "max_images": 3, "keep": "first" | "last", "mask": "mask_url"},
      "size": {"absent": "square_hd" | "first_input" | "last_input" | "1024x1024", "ratios": {"16:9": "1344x768"},
-              "field": "aspect_ratio", "resolutions": {"1K": 1, "2K": 2}},
+              "field": "aspect_ratio", "resolutions": {"1K": 1, "2K": 2}, "sides": ["width", "height"]},
      "output": {"image": "image" | "image_file" | "file", "also": ["seed", "timings", "has_nsfw_concepts", "prompt"]},
      "default_format": "png", "unit": "megapixels" | "images", "billed_inputs": 4, "unsafe": "black" | "refuse"}
 
@@ -96,6 +96,8 @@ class Endpoint:
     ratio_field: str = "aspect_ratio"
     ratios: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     resolutions: Mapping[str, float] = field(default_factory=dict)
+    side_fields: tuple[str, ...] = ()
+    """Where width and height are two fields: their names."""
     image_object: str = "image"
     output_also: tuple[str, ...] = ()
     default_format: str = "png"
@@ -140,7 +142,7 @@ def _read(file: Path) -> Iterable[Endpoint]:
         _only(data, _FILE_KEYS, "the file")
         roles, size, output = data.get("roles", {}), data.get("size", {}), data.get("output", {})
         _only(roles, {"images", "max_images", "keep", "mask"}, "roles")
-        _only(size, {"absent", "field", "ratios", "resolutions"}, "size")
+        _only(size, {"absent", "field", "ratios", "resolutions", "sides"}, "size")
         _only(output, {"image", "also"}, "output")
         model = _model(data["fields"])
         for role in ("images", "mask"):
@@ -158,6 +160,7 @@ def _read(file: Path) -> Iterable[Endpoint]:
                 ratio_field=size.get("field", "aspect_ratio"),
                 ratios=MappingProxyType({key: pixels(value) for key, value in size.get("ratios", {}).items()}),
                 resolutions=MappingProxyType(dict(size.get("resolutions", {}))),
+                side_fields=tuple(size.get("sides", ())),
                 image_object=output.get("image", "image"),
                 output_also=tuple(output.get("also", ())),
                 default_format=data.get("default_format", "png"),

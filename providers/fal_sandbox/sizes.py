@@ -17,13 +17,16 @@ Size = tuple[int, int]
 def output_size(endpoint: Endpoint, values: Mapping[str, Any], inputs: Sequence[Size]) -> Size:
     """The size that this endpoint renders for checked `values`.
 
-    A size field wins: a preset, `{width, height}`, `1024x1536`; `auto` or nothing means what the endpoint's schema
-    says for an absent size. Otherwise an aspect ratio, times its resolution.
+    A size field wins, or two: a preset, `{width, height}`, `1024x1536`, or a width and a height; `auto` or nothing
+    means what the endpoint's schema says for an absent size. Otherwise an aspect ratio, times its resolution.
     """
     factor = endpoint.resolutions.get(str(values.get("resolution")), 1.0)
     if endpoint.ratios:
         width, height = _of_ratio(endpoint, values.get(endpoint.ratio_field), inputs)
         return round(width * factor), round(height * factor)
+    sides = [values[name] for name in endpoint.side_fields if values.get(name)]
+    if len(sides) == 2:
+        return sides[0], sides[1]
     asked = values.get("image_size")
     if asked is None or asked == "auto":
         return _absent(endpoint, inputs)

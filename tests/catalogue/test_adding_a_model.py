@@ -13,7 +13,7 @@ from tests.conftest import Served, StartGateway
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adding-a-model.md").read_text("utf-8")
-HEAD, ROWS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+HEAD, ROWS, SIDES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 ID = "flux-kontext-multi"
 SAMPLE = ROOT / "app" / "samples" / "coffee.jpg"
 
@@ -52,6 +52,16 @@ def test_the_file_is_fine(models: Path) -> None:
 def test_the_rows_of_the_page_are_rows(models: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.yaml").write_text(HEAD + ROWS)
     done = imagegate("models", "check", str(tmp_path / "rows.yaml"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_so_are_those_of_a_size_that_is_two_fields(tmp_path: Path) -> None:
+    needed = "".join(
+        line for line in ROWS.splitlines(keepends=True) if line.split(":")[0].strip() in ("prompt", "image")
+    )
+    head = HEAD.partition("    sizing:")[0] + "    sizing: {write: sides, multiple_of: 8}\n    params:\n"
+    (tmp_path / "sides.yaml").write_text(head + needed + SIDES)
+    done = imagegate("models", "check", str(tmp_path / "sides.yaml"))
     assert done.returncode == 0, done.stderr
 
 

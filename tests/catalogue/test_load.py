@@ -77,6 +77,31 @@ BREAKAGES: dict[str, tuple[Any, str]] = {
         lambda raw: raw["offers"][0]["price"].update(per="image", first="1"),
         "first and inputs need per: megapixel",
     ),
+    "a ratio that no row writes": (
+        lambda raw: (
+            raw["offers"][0]["sizing"].update(write="ratio", ratios=["1:1"]),
+            raw["offers"][0]["params"]["aspect_ratio"].pop("to"),
+        ),
+        "row aspect_ratio: write: ratio needs it",
+    ),
+    "sides that no row writes": (
+        lambda raw: raw["offers"][0]["sizing"].update(write="sides"),
+        "row height: write: sides needs it",
+    ),
+    "a side without sides": (
+        lambda raw: raw["offers"][0]["params"].update(
+            width={"how": "converted", "by": "dimensions", "to": "width", "type": "integer"}
+        ),
+        "row width: converted by dimensions needs write: sides",
+    ),
+    "a size that goes nowhere": (
+        lambda raw: [raw["offers"][0]["params"][name].pop("to") for name in ("size", "aspect_ratio", "resolution")],
+        "the size's field",
+    ),
+    "a size for a model that takes none": (
+        lambda raw: raw["offers"][0]["sizing"].update(write="none"),
+        "row size: writes image_size",
+    ),
     "words without words": (
         lambda raw: raw["offers"][0]["params"].update(quality={"how": "converted", "by": "words", "to": "effort"}),
         "row quality",

@@ -322,6 +322,18 @@ STRANGE = document(  # what nobody has seen before: every word of it is for revi
     ["prompt", "image_urls", "wobble"],
 )
 
+TWO_SIDES = document(  # invented: a size of two fields, as many servers of Stable Diffusion have it
+    "someone/two-sides",
+    "text-to-image",
+    {
+        "prompt": text("What to paint."),
+        "width": {"type": "integer", "minimum": 256, "maximum": 1536, "default": 1024},
+        "height": {"type": "integer", "minimum": 256, "maximum": 1536, "default": 768},
+        "seed": {"type": "integer"},
+    },
+    ["prompt"],
+)
+
 DOCUMENTS: dict[str, Json] = {
     one["info"]["x-fal-metadata"]["endpointId"]: one
     for one in (
@@ -338,5 +350,6 @@ DOCUMENTS: dict[str, Json] = {
         GPT_IMAGE,
         FLUX_DEV,
         STRANGE,
+        TWO_SIDES,
     )
 }
