@@ -23,6 +23,7 @@ export const ADVICE = {
   string_above_max_length: ["A text is too long", "Shorten the marked field."],
   unsupported_parameter: ["This model cannot do that", "Empty the marked field, or choose another model."],
   unknown_parameter: ["The gateway is strict and does not know a parameter", "Leave it out: the operator has set strict mode."],
+  gateway_loop: ["The model leads back to itself", "One of its providers is a gateway that asks this one for the same model. Its operator mends it."],
   unsupported_mode: ["This model does something else", "Choose a model that does what you ask for."],
   invalid_body: ["The request could not be read", "Reload the page and try again."],
   invalid_image_file: ["A picture cannot be read", "It may be damaged, or no picture at all. Remove it, or save it anew as PNG or JPEG."],

@@ -12,7 +12,7 @@ from app.admission import Admission
 from app.breaker import Breakers
 from app.catalogue.schema import Offer
 from app.collecting import Order
-from app.dispatch import SUBMIT_TRIES, Dispatcher
+from app.dispatch import Dispatcher
 from app.jobs import Job, Journal
 from app.runs import Stop
 from app.steps import Steps
@@ -61,7 +61,6 @@ async def test_ten_jobs_that_begin_at_once_are_all_entered(store: JobStore, key:
             (),
             clock.monotonic() + 60,
             600,
-            SUBMIT_TRIES,
             Stop(),
             [],
             Steps(clock.monotonic),
