@@ -97,7 +97,7 @@ class InputStep:
     to_format: ImageFormat | None = None  # re-encode as this; None = keep the container
     upright: bool = False  # turn the pixels as EXIF says
     flatten: bool = False  # put it on white
-    mask: Literal["", "white", "both"] = ""  # make a mask of it that the provider can read (`Accepts.mask`)
+    mask: Literal["", "white", "black", "both"] = ""  # make a mask of it that the provider can read (`Accepts.mask`)
     hand_on: bool = False  # the provider gets the caller's own URL instead of bytes
     why: str = ""
     word: str = "image"  # the caller's own, and which of its pictures, from 0

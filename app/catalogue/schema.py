@@ -188,9 +188,9 @@ class Accepts(Strict):
     max_bytes: Bytes = 10_000_000
     max_pixels: Positive = 40_000_000
     alpha: bool = False  # False: flattened on white before it is sent
-    # How the provider reads a mask: openai = transparent is edited, white = white is edited. both = not known which:
-    # it gets a mask that says the same either way.
-    mask: Literal["openai", "white", "both"] = "openai"
+    # How the provider reads a mask, where it edits: openai = where it is transparent, white, black. both = openai or
+    # white, it is not known which: it gets a mask that says the same either way.
+    mask: Literal["openai", "white", "black", "both"] = "openai"
     urls: bool = False  # True: a caller's public https URL goes to the provider as it is, metadata and all
     exif_orientation: bool = False  # False: the gateway turns the pixels upright itself
 

@@ -112,6 +112,11 @@ def clear_where_white(weight: Image.Image) -> Image.Image:
     return Image.merge("LA", (weight, weight.point([255 - value for value in range(256)])))
 
 
+def negative(weight: Image.Image) -> Image.Image:
+    """A mask of mode L, white = edit, as one where black is."""
+    return weight.point([255 - value for value in range(256)])
+
+
 def _resized(image: Image.Image, size: Size, box: tuple[float, float, float, float]) -> Image.Image:
     from PIL import Image
 

@@ -18,7 +18,7 @@ from app.errors import GatewayError, ImageTooLarge, InvalidImage, InvalidRequest
 from app.formats import ImageFormat
 from app.media.decode import decode
 from app.media.encode import encode, in_full_colour, on_white
-from app.media.fit import blend, clear_where_white, edit_weight, fit_exact
+from app.media.fit import blend, clear_where_white, edit_weight, fit_exact, negative
 from providers.base import Blob
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Clear(NamedTuple):
     """A weight becomes a mask that also says it by transparency: the more of the edit, the less it hides."""
 
 
+class Invert(NamedTuple):
+    """A weight becomes a mask that is black where the edit is."""
+
+
 class Fit(NamedTuple):
     """Make it exactly this large."""
 
@@ -74,8 +78,10 @@ class Encode(NamedTuple):
     lossless: bool = False
 
 
-Step = Decode | Weigh | Clear | Composite | Flatten | Fit | Encode
-STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Decode, Weigh, Clear, Composite, Flatten, Fit, Encode)}
+Step = Decode | Weigh | Clear | Invert | Composite | Flatten | Fit | Encode
+STEPS: dict[str, type[Step]] = {
+    kind.__name__: kind for kind in (Decode, Weigh, Clear, Invert, Composite, Flatten, Fit, Encode)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,8 @@ def work(job: Job) -> Written | Failed:
                     pile[-1] = on_white(pile[-1])
                 case Clear():
                     pile[-1] = clear_where_white(pile[-1])
+                case Invert():
+                    pile[-1] = negative(pile[-1])
                 case Fit(width, height):
                     pile[-1] = fit_exact(pile[-1], (width, height))
                 case Encode(format, quality, lossless):
@@ -217,6 +225,8 @@ def estimate(job: Job) -> int:
                 one = job.pictures[index]
                 peak = max(peak, held + one.size + one.pixels * _DECODING.get(one.kind, 16))
                 pile.append(_Laid(one.pixels, one.alpha))
+            case Invert():
+                peak = max(peak, held + pile[-1].bytes)
             case Weigh():
                 peak = max(peak, held + pile[-1].pixels * 2)
                 pile[-1] = pile[-1]._replace(width=1)

@@ -7,13 +7,27 @@ from dataclasses import replace
 from app.media.avif import Uncuttable
 from app.media.blob import MemoryBlob, SplicedBlob
 from app.media.buffer import view_of
-from app.media.pixels import Clear, Decode, Encode, Flatten, Job, Picture, Pixels, Step, Weigh, Written, in_process
+from app.media.pixels import (
+    Clear,
+    Decode,
+    Encode,
+    Flatten,
+    Invert,
+    Job,
+    Picture,
+    Pixels,
+    Step,
+    Weigh,
+    Written,
+    in_process,
+)
 from app.media.sniff import MAX_PIXELS, explained, picture_name
 from app.media.strip import parts
 from app.types import MIME, ImageFormat, InputStep
 from providers.base import Media
 
 _QUALITY = 95  # of lossy pictures that have to be written anew: JPEG and AVIF at full colour resolution
+_AS_MASK: dict[str, list[Step]] = {"white": [Weigh()], "black": [Weigh(), Invert()], "both": [Weigh(), Clear()]}
 _FORMATS: dict[str, ImageFormat] = {mime: format for format, mime in MIME.items()}
 
 
@@ -55,7 +69,7 @@ def _rewriting(
     picture = Picture(media.blob, max(MAX_PIXELS, pixels), name, step.word, _FORMATS[media.mime], pixels, media.alpha)
     steps: list[Step] = [Decode(0), *([Flatten()] if flatten else []), Encode(format, _QUALITY, lossless)]
     if step.mask:
-        steps[1:1] = [Weigh(), Clear()] if step.mask == "both" else [Weigh()]
+        steps[1:1] = _AS_MASK[step.mask]
 
     def then(written: Written) -> Media:
         return replace(

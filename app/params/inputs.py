@@ -25,8 +25,8 @@ def plan_mask(mask: Media, accepts: Accepts, spelled: str) -> InputStep:
     step = _step(mask, 0, accepts.model_copy(update={"alpha": True}), spelled)
     if accepts.mask == "openai":
         return step
-    meant = "white where it edits" + (", and transparent there" if accepts.mask == "both" else "")
-    why = f"brought to a mask that is {meant}"
+    meant = "white, and transparent," if accepts.mask == "both" else accepts.mask
+    why = f"brought to a mask that is {meant} where it edits"
     return InputStep(mask, "png", step.upright, mask=accepts.mask, why=why, word=spelled)
 
 

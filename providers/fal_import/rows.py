@@ -56,6 +56,14 @@ _NUMBERS = {
 _LIMIT = re.compile(rf"\b(?:up to|at most|maximum(?: of)?|first|last) ([1-9]\d?|{'|'.join(_NUMBERS)})\b", re.IGNORECASE)
 
 
+# "white areas are inpainted", "the black pixels will be edited"
+_EDITED = re.compile(
+    r"\b(white|black)(?: \w+)?(?: of the mask)? (?:is|are|will be|to be|get|gets) "
+    r"(?:re)?(?:inpainted|edited|filled|replaced|generated|regenerated|changed|painted)\b",
+    re.IGNORECASE,
+)
+
+
 @dataclass(slots=True)
 class Rows:
     """What was decided for all fields. `reviews`: for a person, by row; "" = for the offer as a whole."""
@@ -136,10 +144,14 @@ def _image(done: Rows, one: Field) -> None:
 def _mask(done: Rows, one: Field) -> None:
     required: Row = {"required": True} if one.required else {}
     done.rows["mask"] = {"how": "renamed", "to": one.name, "type": "image", **required, **_doc(one)}
+    if told := _EDITED.search(one.text):
+        done.accepts["mask"] = told[1].lower()
+        done.review("mask", f"{told[1].lower()} = edit is read from the description: {one.text}")
+        return
     done.review(
         "mask",
-        f"{one.name} gets OpenAI's mask as it is (transparent = edit); if this model wants white = edit, "
-        "delete the row: then the gateway composites",
+        f"{one.name} gets OpenAI's mask as it is (transparent = edit); if this model wants white or black = edit, "
+        "say so in accepts (mask: white)",
     )
 
 

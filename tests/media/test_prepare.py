@@ -138,9 +138,9 @@ def test_a_picture_that_breaks_off_is_noticed_when_it_is_decoded() -> None:
         prepare(InputStep(source, to_format="jpeg"))
 
 
-@pytest.mark.parametrize("read", ["white", "both"])
+@pytest.mark.parametrize("read", ["white", "black", "both"])
 @pytest.mark.parametrize("meant", ["clear", "white", "white, alpha channel opaque"])
-def test_a_mask_says_the_same_however_it_was_meant(read: Literal["white", "both"], meant: str) -> None:
+def test_a_mask_says_the_same_however_it_was_meant(read: Literal["white", "black", "both"], meant: str) -> None:
     """Edited: the left half. By alpha, or by white where there is no transparency."""
     half = Image.new("L", (64, 48), 0)
     half.paste(255, (0, 0, 32, 48))
@@ -153,8 +153,9 @@ def test_a_mask_says_the_same_however_it_was_meant(read: Literal["white", "both"
     result = checked(prepare(InputStep(media(saved(mask, "png")), "png", mask=read)))
     assert result.mime == "image/png"
     with Image.open(BytesIO(result.blob.read())) as image:
-        assert image.convert("RGB").convert("L").tobytes() == half.tobytes(), "read by its colours"
-        if read == "white":
+        colours = half.point(lambda value: 255 - value) if read == "black" else half
+        assert image.convert("RGB").convert("L").tobytes() == colours.tobytes(), "read by its colours"
+        if read != "both":
             assert image.mode == "L"
         else:
             assert image.getchannel("A").tobytes() == half.point(lambda value: 255 - value).tobytes(), "by its alpha"

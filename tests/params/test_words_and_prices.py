@@ -130,14 +130,15 @@ class TestPrices:
 
 
 class TestMasks:
-    @pytest.mark.parametrize("read", ["white", "both"])
+    @pytest.mark.parametrize("read", ["white", "black", "both"])
     def test_a_mask_is_brought_to_what_the_provider_reads(self, tmp_path: Path, read: str) -> None:
         mask = picture(alpha=True, mode="RGBA")
         plan = compiled(tmp_path, read=read, mask=(mask,))
         step = plan.inputs[-1]
         assert (step.media, step.mask, step.to_format, step.flatten) == (mask, read, "png", False)
         [note] = [note for note in plan.notes if note.name == "mask"]
-        assert "white where it edits" in note.why
+        assert note.why.endswith(" where it edits")
+        assert ("black" if read == "black" else "white") in note.why
 
     def test_a_provider_that_reads_openais_masks_gets_them_as_they_are(self, tmp_path: Path) -> None:
         step = compiled(tmp_path, mask=(picture(alpha=True, mode="RGBA"),)).inputs[-1]
