@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.catalogue.describe import bound
 from app.catalogue.load import Catalogue
 from app.catalogue.schema import Mode, Model, Row, words_of
 
@@ -238,12 +239,12 @@ def _body(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
 
 
 def _schema(row: Row) -> dict[str, Any]:
-    kinds = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+    kinds = {kind: kind for kind in ("string", "integer", "number", "boolean", "object")} | {"list": "array"}
     schema: dict[str, Any] = {"type": kinds[row.type]} if row.type in kinds else {}
     bounds = {
         "enum": list(words_of(row)) or None,
-        "minimum": row.min,
-        "maximum": row.max,
+        "minimum": bound(row, row.min),
+        "maximum": bound(row, row.max),
         "maxLength": row.max_length,
         "minLength": 1 if row.type == "string" and row.required else None,
         "default": row.default,

@@ -9,7 +9,20 @@ from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from app.catalogue.schema import Converted, Mode, Model, Offer, Price, Row, Sizing, field_of, words_of
+from app.catalogue.schema import (
+    Converted,
+    Emulated,
+    Mode,
+    Model,
+    Offer,
+    Passthrough,
+    Price,
+    Renamed,
+    Row,
+    Sizing,
+    field_of,
+    words_of,
+)
 
 _CAPABILITIES = {"image-edit": "editing", "text-to-image": "generation"}
 
@@ -44,10 +57,17 @@ def schema(model: Model, labels: Mapping[str, str], stand_ins: Collection[str] =
     """The entry with its whole parameter table, what pictures may come in and what sizes go out, for each offer."""
     entry = describe(model, labels, stand_ins)
     for shown, offer in zip(entry["providers"], model.offers, strict=True):
-        shown["accepts"] = offer.accepts.model_dump(mode="json")
+        edits = "image-edit" in shown["modes"]
+        shown["accepts"] = offer.accepts.model_dump(mode="json") if edits else None
+        shown["constants"] = offer.constants
         shown["sizing"] = None if offer.sizing is None else _sizing(offer.sizing)
         shown["parameters"] = [parameter(name, row) for name, row in offer.params.items()]
     return entry
+
+
+def bound(row: Row, value: float | None) -> float | None:
+    """A limit of the row, whole where its values are."""
+    return value if value is None or row.type != "integer" or not value.is_integer() else int(value)
 
 
 def parameter(name: str, row: Row) -> dict[str, Any]:
@@ -56,13 +76,19 @@ def parameter(name: str, row: Row) -> dict[str, Any]:
     optional = {
         "sent_as": field_of(row),
         "values": list(words_of(row)) or None,
-        "min": row.min,
-        "max": row.max,
+        "min": bound(row, row.min),
+        "max": bound(row, row.max),
         "max_length": row.max_length,
         "default": row.default,
         "aliases": list(row.aliases) or None,
+        "along": (row.along or None) if isinstance(row, Passthrough | Renamed) else None,
+        "words": (row.words or None) if isinstance(row, Converted) else None,
         "description": row.doc or getattr(row, "why", None),
     }
+    if isinstance(row, Emulated):
+        optional["native"] = list(row.native) or None
+        if name == "n":
+            optional |= {"per_call": row.per_call, "max_per_call": row.max_per_call}
     return shown | {key: value for key, value in optional.items() if value is not None}
 
 
@@ -158,7 +184,7 @@ def _offer(
         "endpoint": offer.endpoint,
         "modes": list(offer.modes or modes),
         "price": None if price is None else _price(price),
-        "max_images": offer.accepts.images,
+        "max_images": offer.accepts.images if "image-edit" in (offer.modes or modes) else None,
     }
 
 

@@ -17,7 +17,8 @@ from pydantic import BeforeValidator, Discriminator, Field, model_validator
 from app.fields import Bytes, Pair, Positive, Strict
 
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
-ValueType = Literal["string", "integer", "number", "boolean", "any", "image", "images"]
+# `any` is not looked at: it goes on as it came, which in a form is text. A form's `list` or `object` is JSON.
+ValueType = Literal["string", "integer", "number", "boolean", "list", "object", "any", "image", "images"]
 Mode = Literal["image-edit", "text-to-image"]
 
 # OpenAI checks in this order (measured on its API, August 2026); the rest follow as they came, size comes last.

@@ -4,9 +4,11 @@ them on its API in August 2026, so that clients that show messages show familiar
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
 from app.catalogue.schema import Row
 from app.errors import (
@@ -18,6 +20,8 @@ from app.errors import (
     TooLong,
 )
 from app.types import Given
+
+T = TypeVar("T")
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
@@ -41,6 +45,10 @@ def coerce(row: Row, given: Given) -> Any:
             value = _boolean(given)
         case "string":
             value = _string(row, given)
+        case "list":
+            value = _structure(given, list, "an array")
+        case "object":
+            value = _structure(given, dict, "an object")
         case _:
             pass
     check_text(given.spelled, value)
@@ -143,6 +151,25 @@ def _boolean(given: Given) -> bool:
         if word in _FALSE:
             return False
     raise _wrong_type(given, "a boolean")
+
+
+def _structure(given: Given, kind: type[T], wanted: str) -> T:
+    value = given.value
+    if given.text and isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            raise InvalidType(
+                f"Invalid type for '{given.spelled}': expected {wanted} as JSON, but got text that is no JSON.",
+                param=given.spelled,
+            ) from None
+    if isinstance(value, kind):
+        return value
+    raise _wrong_type(replace(given, value=value), wanted)
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(word)  # NaN and its kin are no JSON
 
 
 def _string(row: Row, given: Given) -> str:

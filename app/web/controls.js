@@ -27,6 +27,13 @@ export const inputOf = (media) => media?.find((row) => row.type === "images") ??
 /** What is sent for a field: a number where the row wants one and the text is one; else the text, for the gateway to judge. */
 export function typed(row, value) {
   if ((row.type === "integer" || row.type === "number") && String(value).trim() !== "" && Number.isFinite(Number(value))) return Number(value);
+  if ((row.type === "list" || row.type === "object") && typeof value === "string") {
+    try {
+      return JSON.parse(value);
+    } catch {
+      return value;
+    }
+  }
   return value;
 }
 

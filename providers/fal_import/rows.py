@@ -226,8 +226,10 @@ def _typed(done: Rows, name: str, one: Field) -> Row:
 def _type(one: Field) -> str:
     if len(one.kinds) == 1 and not (one.numbers and one.words):
         kind = next(iter(one.kinds))
-        if kind in ("string", "integer", "number", "boolean"):
+        if kind in ("string", "integer", "number", "boolean", "object"):
             return kind
+        if kind in ("array", "size"):
+            return "list" if kind == "array" else "object"
     return "number" if one.kinds == {"integer", "number"} else "any"
 
 

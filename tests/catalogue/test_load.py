@@ -204,6 +204,30 @@ def test_what_the_outside_sees_comes_from_the_rows() -> None:
     assert set(rows) == set(model.offers[0].params)
 
 
+def test_the_schema_tells_all_that_a_file_says(tmp_path: Path) -> None:
+    def more(raw: Any) -> None:
+        offer = raw["offers"][0]
+        offer["constants"] = {"scheduler": "euler"}
+        offer["params"]["strength"] = {
+            "how": "passthrough", "type": "number", "min": 0, "max": 1.5, "along": {"start": 3}
+        }  # fmt: skip
+
+    [offer] = schema(load_model(changed(tmp_path, more) / "broken.yaml", load_common()), {})["providers"]
+    rows = {row["name"]: row for row in offer["parameters"]}
+    assert offer["constants"] == {"scheduler": "euler"}
+    assert (offer["accepts"]["images"], offer["sizing"]["write"]) == (3, "object")
+    assert (rows["strength"]["along"], rows["strength"]["max"]) == ({"start": 3}, 1.5)
+    assert (rows["n"]["per_call"], rows["n"]["max_per_call"]) == (1, 4)
+    assert rows["output_format"]["native"] == ["png", "jpeg"]
+    assert isinstance(rows["n"]["max"], int)
+
+
+def test_what_takes_no_pictures_has_no_limit_of_them() -> None:
+    model = load_model(HERE / "models" / "qwen-image.yaml", load_common())
+    [offer] = schema(model, {})["providers"]
+    assert (offer["max_images"], offer["accepts"]) == (None, None)
+
+
 def test_an_operators_alias_can_be_a_pattern_and_never_hides_a_model() -> None:
     models = list(load(HERE / "models"))
     catalogue = Catalogue(models, {"gpt-image-*": "qwen-image-edit-2509", "qwen*": "qwen-image-edit-plus-2509"})
