@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx2
 
 PROVIDERS = "imagegate.providers"
+LABEL = "label"  # what people call a provider: an attribute of its class, or a setting
 SANDBOXES = "imagegate.sandboxes"
 IMPORTERS = "imagegate.importers"
 ADAPTER = "adapter"  # under providers.<name>: the adapter that goes by a name of its own there
@@ -109,11 +110,22 @@ def _instance(name: str, adapter: str, installed: Mapping[str, ProviderClass]) -
         raise RegistryError(f"providers.{name}: a name has letters a-z, digits and _, and starts with a letter")
     kind: Any = installed[adapter]
     settings = tuple(
-        replace(one, env=f"IMAGEGATE_PROVIDERS_{name.upper()}_{one.name.upper()}") for one in kind.settings
+        replace(
+            one,
+            env=f"IMAGEGATE_PROVIDERS_{name.upper()}_{one.name.upper()}",
+            default=_told_apart(one.default, name) if one.name == LABEL else one.default,
+        )
+        for one in kind.settings
     )
-    named: Any = type(kind.__name__, (kind,), {"name": name, "settings": settings})
+    label = _told_apart(getattr(kind, LABEL, ""), name)
+    named: Any = type(kind.__name__, (kind,), {"name": name, "settings": settings, LABEL: label})
     checked: ProviderClass = named
     return checked
+
+
+def _told_apart(label: str, name: str) -> str:
+    """A provider's label, where several have the same."""
+    return f"{label} ({name})" if label else name
 
 
 def _load(group: str) -> dict[str, Any]:

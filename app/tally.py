@@ -49,7 +49,8 @@ class Tally:
         """An error that says what the request cost."""
         error.cost = None if self.uncertain else self.cost
         if error.tells_charge:
-            error.message = f"{error.message} {self._charge(currency)}"
+            end = "" if error.message.endswith((".", "!", "?", "…")) else "."  # a provider's words may have none
+            error.message = f"{error.message}{end} {self._charge(currency)}"
         return error
 
     def _charge(self, currency: str) -> str:

@@ -31,6 +31,12 @@ def test_two_instances_of_one_adapter_go_by_their_own_names() -> None:
     assert (built("local").name, built("azure").name) == ("local", "azure")
     assert provider_classes(TWO)["openai_compatible"].name == "openai_compatible"
     assert built("local").media_origins == {"http://127.0.0.1:8091"}
+    assert [built(name).label for name in TWO] == [
+        "OpenAI-compatible server (local)",
+        "OpenAI-compatible server (azure)",
+    ]
+    assert built("local", configured={"local": {**TWO["local"], "label": "Ours"}}).label == "Ours"
+    assert built("second", configured={"second": {"adapter": "fal", "key": "a:b"}}).label == "fal.ai (second)"
 
 
 def test_an_instance_keeps_what_its_adapter_can_do() -> None:

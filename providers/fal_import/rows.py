@@ -84,7 +84,8 @@ def find_rows(endpoint: Endpoint) -> Rows:
     fields = {one.name: one for one in endpoint.fields}
     if "prompt" not in fields:
         raise ValueError(f"{endpoint.id}: has no field `prompt`: it neither edits nor makes pictures by words")
-    image = next((fields[name] for name in IMAGES if name in fields and _takes_url(fields[name])), None)
+    pictures = [fields[name] for name in IMAGES if name in fields and _takes_url(fields[name])]
+    image = min(pictures, key=lambda one: not one.required, default=None)  # others are references, for a style say
     mask = next((fields[name] for name in MASKS if name in fields), None)
     count = next((fields[name] for name in COUNTS if name in fields), None)
     done = Rows("text-to-image" if image is None else "image-edit")
@@ -182,6 +183,11 @@ def _format(done: Rows, one: Field) -> None:
 
 
 def _pass(done: Rows, one: Field) -> None:
+    if one.name in IMAGES:  # every caller's word for the picture itself
+        name = f"reference_{one.name}"
+        done.rows[name] = {"how": "renamed", "to": one.name, **_typed(done, name, one)}
+        done.review(name, f"further pictures, by URL: the gateway does not upload them. {_facts(one)}")
+        return
     if one.name in RESERVED:
         done.review("", f"the field {one.name} cannot be reached: the word is the gateway's. {_facts(one)}")
         return
@@ -245,6 +251,8 @@ def _bounds(done: Rows, name: str, one: Field, *, whole: bool) -> Row:
         if is_open and not whole:
             done.review(name, f"{bound:g} itself is not allowed")
     if name == "seed":
+        if high is None:
+            done.review(name, f"seed: the document names no largest one; {SEED_MAX} is what every JSON reader keeps")
         low, high = 0 if low is None else max(low, 0), SEED_MAX if high is None else high
     found = {"min": low, "max": high}
     return {

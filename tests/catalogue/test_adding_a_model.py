@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from providers.fal_sandbox.options import Options
+from providers.fal_sandbox.replies import Reply
+from providers.fal_sandbox.schema import load_endpoints
 from tests.cli.test_commands import imagegate
 from tests.conftest import Served, StartGateway
 
@@ -38,8 +41,8 @@ def models(draft: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_draft_asks_what_the_page_answers(draft: str) -> None:
     reviews = re.findall(r"# review: (.*)", draft)
     table = PAGE.partition("| review |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert len(reviews) == len(table) == 3
-    for review, word in zip(reviews, ("who made the model", "price", "images"), strict=True):
+    assert len(reviews) == len(table) == 4
+    for review, word in zip(reviews, ("who made the model", "price", "images", "seed"), strict=True):
         assert review.startswith(word)
 
 
@@ -63,6 +66,16 @@ def test_so_are_those_of_a_size_that_is_two_fields(tmp_path: Path) -> None:
     (tmp_path / "sides.yaml").write_text(head + needed + SIDES)
     done = imagegate("models", "check", str(tmp_path / "sides.yaml"))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_endpoint_that_the_page_describes_is_one(tmp_path: Path) -> None:
+    [text] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "with-references.json").write_text(text)
+    [folder] = Options.from_environment({"FAL_SANDBOX_SCHEMAS": str(tmp_path)}).schema_dirs
+    endpoint = load_endpoints([folder])["someone/with-references"]
+    sent = {"prompt": "x", "image_url": "https://example.org/a.png", "image_urls": ["https://example.org/b.png"]}
+    assert not isinstance(endpoint.check(sent), Reply)
+    assert isinstance(endpoint.check({**sent, "image_urls": "https://example.org/b.png"}), Reply)
 
 
 def test_a_broken_file_is_told_with_its_line(models: Path, tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def test_a_refused_field_is_named_in_the_callers_word(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_what_a_provider_says_without_a_full_stop_gets_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        no = refusal(Fault.INVALID, "Input should be a valid list", accepted=True, charged=False)
+        async with bench(tmp_path, Turn(collect=no)) as b:
+            with pytest.raises(GatewayError) as caught:
+                await b.edit()
+            assert caught.value.message.startswith("Input should be a valid list")
+            assert " list Nothing" not in caught.value.message
+
+    asyncio.run(run())
+
+
 def test_a_rate_limit_passes_its_hint_on(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(

@@ -334,6 +334,18 @@ TWO_SIDES = document(  # invented: a size of two fields, as many servers of Stab
     ["prompt"],
 )
 
+REFERENCES = document(  # invented: the picture is one field, pictures of a style are another
+    "someone/with-references",
+    "image-to-image",
+    {
+        "prompt": text("What to do."),
+        "image_url": text("The picture."),
+        "mask_url": text("The black pixels will be edited."),
+        "image_urls": {"type": "array", "items": {"type": "string"}, "description": "Pictures whose style is taken."},
+    },
+    ["prompt", "image_url"],
+)
+
 DOCUMENTS: dict[str, Json] = {
     one["info"]["x-fal-metadata"]["endpointId"]: one
     for one in (
@@ -351,5 +363,6 @@ DOCUMENTS: dict[str, Json] = {
         FLUX_DEV,
         STRANGE,
         TWO_SIDES,
+        REFERENCES,
     )
 }
