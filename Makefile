@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows an edited picture, `make test` runs everything. `make help` lists the rest.
+# Two commands: `make demo` shows an edited picture, `make test` runs the tests. `make help` lists the rest.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,7 @@ SELF   := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve sandbox test lint format docs lock clean bench bench-peers
+.PHONY: help demo serve sandbox test test-pages lint format docs lock clean bench bench-peers
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +25,12 @@ serve: $(VENV)/.demo ## the gateway on 127.0.0.1:8000; without FAL_KEY it uses t
 sandbox: $(VENV)/.demo ## a fal.ai stand-in on 127.0.0.1:8010
 	@$(BIN)/python -m app sandbox
 
-# Four workers, however many cores: half of the time a test waits, for a lease, a pause before a repeat, a time-out.
-test: $(VENV)/.dev ## the whole suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+# Five workers, however many cores: half of the time a test waits, for a lease, a pause before a repeat, a time-out.
+test: $(VENV)/.dev ## the suite, but for what needs a browser
+	$(BIN)/python -m pytest -n 5 --dist worksteal --ignore=tests/web
+
+test-pages: $(VENV)/.dev ## the pages in a real browser (apt-get install chromium nodejs npm)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/web
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts, hadolint
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ One of each per worker and session; a gateway is a process of its own, started a
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,16 +18,46 @@ import httpx2
 import pytest
 from openai import OpenAI
 
+from app import children
 from app.children import Child
+from tests.fakes import nursery
 from tests.fakes.postgres import PostgresServer, postgres_servers
 from tests.fakes.sandbox import SandboxServer
 from tests.media.pictures import sample
 
 MODEL = "qwen-image-edit-2509"
-PHOTO = Path(__file__).parent.parent / "app" / "samples" / "coffee.jpg"
+HERE = Path(__file__).parent
+PHOTO = HERE.parent / "app" / "samples" / "coffee.jpg"
 KEY = "sk-test-0123456789"
 
 Json = dict[str, Any]
+
+# Files with tests that take long, each of which would keep the last worker busy alone.
+LONGEST = (
+    "faults/test_waits.py",
+    "api/test_log_privacy.py",
+    "faults/test_gateways.py",
+    "faults/test_kill.py",
+    "live/test_secrets.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of the longest files goes to a worker of its own, and no two begin at once: they start many gateways.
+
+    With --dist worksteal a worker begins with so many neighbours of the list, and helps others afterwards.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long: dict[str, list[pytest.Item]] = {name: [] for name in LONGEST}
+    rest: list[pytest.Item] = []
+    for item in items:
+        long.get(str(item.path.relative_to(HERE)), rest).append(item)
+    share = len(rest) // workers
+    for number, group in enumerate(reversed(long.values()), 1):  # from the end: what was put in moves nothing behind
+        place = len(long) - number
+        at = place % workers * share + share * place // 10
+        rest[at:at] = group
+    items[:] = rest
 
 
 @dataclass(frozen=True)
@@ -73,6 +104,21 @@ def clean_environ(environ: dict[str, str]) -> dict[str, str]:
     """`environ`, and nothing of ours from the shell that runs the tests."""
     ours = ("IMAGEGATE_", "FAL_")
     return {name: "" for name in os.environ if name.startswith(ours)} | environ
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_starts() -> Iterator[None]:
+    """Gateways are forked where that can be done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(children, "subprocess", nursery)
+        yield
+    nursery.NURSERY.close()
+
+
+@pytest.fixture
+def true_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the start itself."""
+    monkeypatch.setattr(children, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -14,21 +14,21 @@ from PIL import Image
 
 from app.children import Child, ChildFailed
 from app.demo import SAMPLE
+from tests.fakes import nursery
 from tests.fakes.sandbox import SandboxServer
 
 ROOT = Path(__file__).parents[2]
 
 
-def imagegate(*arguments: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+def imagegate(
+    *arguments: str, cwd: Path = ROOT, forked: bool = True, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """A command, to its end. `forked`: by the nursery, not by an interpreter of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("IMAGEGATE_", "FAL_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        cwd=cwd,
-        env={**clean, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command, env = [sys.executable, "-m", "app", *arguments], {**clean, **environ}
+    if forked:
+        return nursery.run(command, cwd=cwd, env=env, timeout=60)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
 
 
 def test_the_demo_edits_the_sample_and_says_how(tmp_path: Path) -> None:
@@ -37,6 +37,7 @@ def test_the_demo_edits_the_sample_and_says_how(tmp_path: Path) -> None:
         "demo",
         "--out",
         str(tmp_path),
+        forked=False,
         FAL_KEY="real:key",
         FAL_QUEUE_URL="http://127.0.0.1:9",
         IMAGEGATE_RESULTS_RESPONSE_FORMAT="b64_json",
@@ -162,6 +163,7 @@ def test_an_unknown_setting_of_a_provider_is_an_error(tmp_path: Path) -> None:
     assert "providers.fal.kye" in done.stderr
 
 
+@pytest.mark.usefixtures("true_starts")
 def test_serving_without_a_key_says_that_the_sandbox_is_used(tmp_path: Path) -> None:
     clean = {name: "" for name in os.environ if name.startswith(("IMAGEGATE_", "FAL_"))}
     log = tmp_path / "stderr"
@@ -174,6 +176,7 @@ def test_serving_without_a_key_says_that_the_sandbox_is_used(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.usefixtures("true_starts")
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with SandboxServer() as taken:
         port = taken.url.rpartition(":")[2]

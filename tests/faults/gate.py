@@ -22,6 +22,7 @@ from openai import OpenAI
 
 from app.children import Child
 from tests.conftest import MODEL, Json, clean_environ
+from tests.fakes import nursery
 from tests.fakes.sandbox import SandboxServer
 from tests.media.pictures import sample
 
@@ -229,7 +230,7 @@ class TamperedChild(Child):
     """The same command through a module of the tests."""
 
     def __init__(self, module: str, arguments: list[str], environ: dict[str, str], stderr: Any) -> None:
-        self._process = subprocess.Popen(
+        self._process = nursery.Popen(
             [sys.executable, "-m", module, *arguments, "--announce"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
