@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.catalogue.schema import field_of
+from app.catalogue.schema import Converted, field_of
 from app.dispatch import Done
 from app.errors import Cancelled, InternalError
 from app.faults import from_provider
@@ -32,6 +32,12 @@ def _callers_word(plan: Plan, field: str | None) -> str | None:
         return None
     for note in plan.notes:
         if note.sent_as == field and note.spelled:
+            return note.spelled
+    rows = plan.offer.params
+    group = next((row.by for row in rows.values() if isinstance(row, Converted) and row.to == field), None)
+    for note in plan.notes:  # rows that are converted together write it for each other: a size its height
+        row = rows.get(note.name)
+        if group and note.spelled and note.how == "converted" and isinstance(row, Converted) and row.by == group:
             return note.spelled
     return next((note.name for note in plan.notes if note.sent_as == field), field)
 

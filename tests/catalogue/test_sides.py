@@ -133,6 +133,27 @@ def test_what_cannot_be_is_refused_by_name(gate: Gate, words: Json, param: str) 
     assert gate.sandbox.jobs() == []
 
 
+@pytest.mark.parametrize("field", ["image_width", "height"])
+@pytest.mark.parametrize(
+    ("words", "param"),
+    [
+        ({"size": "1000x701"}, "size"),
+        ({"aspect_ratio": "2:1"}, "aspect_ratio"),
+        ({"width": "512", "height": "512"}, ""),
+    ],
+)
+def test_what_the_provider_refuses_is_named_in_the_callers_word(
+    gate: Gate, words: Json, param: str, field: str
+) -> None:
+    gate.sandbox.reset()
+    detail = [{"loc": ["body", field], "msg": "Too odd", "type": "value_error"}]
+    gate.sandbox.script({"on": "submit", "fault": "http", "args": {"status": 422, "body": {"detail": detail}}})
+    answer = ask(gate, **words)
+    own = {"image_width": "width", "height": "height"}[field]
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param or own), answer.text
+    gate.sandbox.clear_script()
+
+
 def test_numbers_in_json_are_as_good_as_a_forms_text(gate: Gate) -> None:
     plan = gate.http.post(
         f"{EDITS}?dryRun=true",
