@@ -95,9 +95,10 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         "item": item,
         "accepted": _accepted(answer, body, of),
         "retry_after": retry_after(answer.headers),
-        # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone may be billed.
+        # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone, or kept back by
+        # a rate limit, may be billed.
         # Unless it says that it was: a 422 may have run (fal's FAQ, Nov 2026).
-        "charged": _is_billed(answer) if of == "result" and known and answer.status >= 400 else None,
+        "charged": _is_billed(answer) if of == "result" and known and _is_verdict(answer) else None,
         "cancelled": of_a_job and error_type == CANCELLED,
         "lost": of_a_job and not known and answer.status in (404, 410),
     }
@@ -207,6 +208,10 @@ def _accepted(answer: Answer, body: Mapping[str, Any], of: Step) -> bool | None:
         return False
     ingress = "x-fal-request-id" not in answer.headers and b"nginx" in answer.body[:2000]
     return False if answer.status == 503 and ("detail" in body or ingress) else None
+
+
+def _is_verdict(answer: Answer) -> bool:
+    return answer.status >= 400 and answer.status not in _PASSING
 
 
 def _is_billed(answer: Answer) -> bool:

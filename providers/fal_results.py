@@ -61,8 +61,9 @@ def read_result(answer: Answer, job: str) -> ProviderResult:
     if not listed:
         if output.get("status") in _WAITING:
             raise _not_there(answer)
-        # fal bills by what was made: nothing, unless it says otherwise.
-        charged = None if _units(answer.headers.get("x-fal-billable-units")) else False
+        # fal bills by what was made: nothing, if the model says that there is none, and fal not otherwise.
+        none = any(output[name] in (None, []) for name in ("images", "image") if name in output)
+        charged = None if _units(answer.headers.get("x-fal-billable-units")) or not none else False
         keys = f"output has the keys {shown(sorted(output)[:20])}"
         raise _bad_result("The provider finished without a picture.", keys, charged=charged)
     flags = output.get("has_nsfw_concepts") or output.get("nsfw_content_detected")

@@ -134,6 +134,8 @@ STAYS: list[tuple[str, str, Json, int, str]] = [
     ("submit", "drop_before", {}, 502, "upstream_ambiguous"),
     ("submit", "drop_after", {}, 502, "upstream_ambiguous"),
     ("submit", "corrupt_image", {}, 502, "provider_bad_response"),
+    ("result", "rate_limit", {}, 502, "provider_unavailable"),
+    ("result", "http", {"status": 200, "body": {"video": {}}}, 502, "provider_bad_response"),
 ]
 
 
@@ -142,7 +144,7 @@ def test_a_refusal_a_mistake_and_money_end_it(
     gate: Gate, on: str, fault: str, args: Json, status: int, code: str
 ) -> None:
     fails(gate, fault, on=on, **args)
-    answer = edit(gate)
+    answer = edit(gate, headers={"x-request-timeout": "6"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
     assert SECOND not in {endpoint for endpoint, _ in bought(gate)}
 

@@ -337,6 +337,12 @@ class TestWhatIsShown:
             assert isinstance(failure_in_status(status_body), ProviderError)
 
 
+@pytest.mark.parametrize("status", [408, 409, 425, 429])
+def test_what_keeps_a_result_back_for_a_while_is_no_word_on_its_bill(status: int) -> None:
+    told = failure(answer(status, {"detail": "x", "error_type": "concurrent_requests_limit"}), of="result")
+    assert (told.charged, told.final) == (None, False)
+
+
 def test_a_failure_that_says_that_it_was_billed_is_not_free() -> None:
     refused = model_error("no_media_generated")
     assert failure(answer(422, refused), of="result").charged is False
