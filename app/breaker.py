@@ -275,9 +275,12 @@ class _Offer:
         return max(self.due - self.now(), 0.0) if self.out else 0.0
 
     def pause(self) -> float:
-        """Seconds from one probe to the next. What is locked may be unlocked at any moment, to ask costs nothing, and
-        the answer is the same as ours would be."""
-        return 0.0 if self.locked else min(self._first_probe * 2.0**self.probes, self._longest_pause)
+        """Seconds from one probe to the next. An account that is locked may be unlocked at any moment, to ask costs
+        nothing, and the answer is the same as ours would be. To ask for an endpoint that is not known costs an upload.
+        """
+        if self.fault is Fault.UNAUTHORIZED:
+            return 0.0
+        return min(self._first_probe * 2.0**self.probes, self._longest_pause)
 
     def view(self) -> BreakerView:
         wait = self.wait()

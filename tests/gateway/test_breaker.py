@@ -112,6 +112,13 @@ class TestGoingOut:
         assert (attempt.locked, attempt.reason) == (True, "The account is locked.")
         assert offer.is_out
 
+    @pytest.mark.parametrize(("fault", "wait"), [(Fault.UNAUTHORIZED, None), (Fault.MISCONFIGURED, PROBE_SECONDS)])
+    def test_an_endpoint_that_is_not_known_is_left_alone_longer_than_an_account(
+        self, offer: Offer, fault: Fault, wait: float | None
+    ) -> None:
+        offer.attempt().failed(fault, "Somebody has to mend it.")
+        assert (offer.is_out, offer.wait()) == (True, wait)
+
     @pytest.mark.parametrize("fault", WORDS)
     def test_never_by_what_a_provider_says_about_a_request(self, offer: Offer, fault: Fault) -> None:
         offer.fails(100, fault)
