@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import httpx2
 
 PROVIDERS = "imagegate.providers"
-LABEL = "label"  # what people call a provider: an attribute of its class, or a setting
 SANDBOXES = "imagegate.sandboxes"
 IMPORTERS = "imagegate.importers"
+LABEL = "label"  # what people call a provider: an attribute of its class, or a setting
 ADAPTER = "adapter"  # under providers.<name>: the adapter that goes by a name of its own there
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 

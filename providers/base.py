@@ -18,7 +18,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-VIA = "x-imagegate-via"
+VIA = "x-imagegate-via"  # header: the gateways that a request has passed (`ProviderCall.via`)
 
 
 class Fault(StrEnum):

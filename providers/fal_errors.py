@@ -95,9 +95,8 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
         "item": item,
         "accepted": _accepted(answer, body, of),
         "retry_after": retry_after(answer.headers),
-        # The model's own verdict on a job: fal does not bill what failed. A result that is merely gone, or kept back by
-        # a rate limit, may be billed.
-        # Unless it says that it was: a 422 may have run (fal's FAQ, Nov 2026).
+        # The model's own verdict on a job: fal does not bill what failed, unless it says so: a 422 may have run (fal's
+        # FAQ, Nov 2026). A result that is merely gone, or kept back by a rate limit, may be billed.
         "charged": _is_billed(answer) if of == "result" and known and _is_verdict(answer) else None,
         "cancelled": of_a_job and error_type == CANCELLED,
         "lost": of_a_job and not known and answer.status in (404, 410),

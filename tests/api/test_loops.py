@@ -57,8 +57,8 @@ def gateway(folder: Path, port: int, asks: int, environ: dict[str, str], offers:
         yield http
 
 
-def edit(http: httpx2.Client, headers: dict[str, str] | None = None) -> httpx2.Response:
-    return http.post(EDITS, data={"model": "circle", "prompt": "night"}, files={"image": PICTURE}, headers=headers)
+def edit(http: httpx2.Client) -> httpx2.Response:
+    return http.post(EDITS, data={"model": "circle", "prompt": "night"}, files={"image": PICTURE})
 
 
 def test_a_gateway_that_asks_itself_says_so(tmp_path: Path, sandbox_environ: dict[str, str]) -> None:

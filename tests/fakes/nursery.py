@@ -178,7 +178,7 @@ Popen, run = NURSERY.popen, NURSERY.run
 
 
 def _fork_on_demand(channel: socket.socket) -> None:
-    """Until nobody is at the other end. Returns, in each child, by the exception that ends its program."""
+    """Until nobody is at the other end. In each child it is left by the exception that ends its program."""
     fates: dict[int, int] = {}  # pid -> where to tell how it ended
     heard, wake = os.pipe()
     os.set_blocking(wake, False)
