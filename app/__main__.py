@@ -216,13 +216,17 @@ def _sandbox(chosen: argparse.Namespace) -> int:
     if chosen.provider not in stand_ins:
         raise RegistryError(f"no sandbox for {chosen.provider!r} (installed: {', '.join(sorted(stand_ins))})")
     stand_in = stand_ins[chosen.provider]
+    try:
+        app = stand_in.app()
+    except ValueError as error:  # what it was told by its environment
+        raise RegistryError(f"{stand_in.label}: {error}") from error
     listener = _listening(chosen.host, chosen.port)
     url = f"http://{chosen.host}:{listener.getsockname()[1]}"
     settings = {**stand_in.settings(url), "label": stand_in.label}
     if not chosen.announce:
         print(f"{stand_in.label} on {url}; settings that reach it: {json.dumps(settings)}", file=sys.stderr)
     said = {"url": url, "settings": settings} if chosen.announce else None
-    return _run(stand_in.app(), listener, said, head=15, drain=1)
+    return _run(app, listener, said, head=15, drain=1)
 
 
 def _run(

@@ -60,7 +60,7 @@ def schema(model: Model, labels: Mapping[str, str], stand_ins: Collection[str] =
         edits = "image-edit" in shown["modes"]
         shown["accepts"] = offer.accepts.model_dump(mode="json") if edits else None
         shown["constants"] = offer.constants
-        shown["sizing"] = None if offer.sizing is None else _sizing(offer.sizing)
+        shown["sizing"] = _sizing(offer.sizing)
         shown["parameters"] = [parameter(name, row) for name, row in offer.params.items()]
     return entry
 
@@ -124,7 +124,7 @@ def overview(models: Iterable[Model]) -> str:
 def _size_sent(offer: Offer) -> str:
     rows = [row for row in offer.params.values() if isinstance(row, Converted) and row.by == "dimensions"]
     fields = " and ".join(f"`{name}`" for name in dict.fromkeys(row.to for row in rows if row.to))
-    if offer.sizing is None or not fields:
+    if not fields:
         return ""
     forms = {"object": "width and height", "string": "`WxH`", "preset": "a preset", "ratio": "a shape"}
     return f"{fields}: {forms.get(offer.sizing.write, 'pixels')}"

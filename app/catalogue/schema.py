@@ -237,7 +237,7 @@ class Offer(Strict):
     modes: tuple[Mode, ...] = ()  # what it is for; empty: all that its model does
     price: Price | None = None  # None: unknown, and said so; never zero
     accepts: Accepts = Accepts()
-    sizing: Sizing | None = None
+    sizing: Sizing = Sizing(write="none", default="provider")
     constants: dict[str, Any] = Field(default_factory=dict)  # the provider's fields that every call has alike
     params: dict[str, Row]
 
@@ -277,8 +277,6 @@ class Offer(Strict):
     def _rows_agree(self) -> Self:
         wrong = []
         by_dimensions = [name for name, row in self.params.items() if row.how == "converted" and row.by == "dimensions"]
-        if by_dimensions and self.sizing is None:
-            wrong.append(f"row {by_dimensions[0]}: converted by dimensions, but the offer has no sizing")
         n = self.params.get("n")
         if n is not None and n.how in ("passthrough", "renamed", "converted"):
             wrong.append("row n: must be emulated, ignored or rejected: the gateway counts what it buys")
@@ -288,7 +286,7 @@ class Offer(Strict):
             wanted = "integer" if name in SIDES else "string"
             if self.params[name].type != wanted:
                 wrong.append(f"row {name}: converted by dimensions, so it needs type: {wanted}")
-        if by_dimensions and self.sizing is not None:
+        if by_dimensions:
             wrong += self._unwritten(self.sizing, {name: field_of(self.params[name]) for name in by_dimensions})
         for name, row in self.params.items():
             written = name if row.how == "passthrough" else field_of(row)

@@ -7,7 +7,7 @@ when the caller gave none of them (a model's default size may have to be said ou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -49,10 +49,13 @@ def dimensions(given: Mapping[str, Given], offer: Offer, first_input: Size | Non
     alone. A shape that nobody named is the first input's. Raises InvalidSize, InvalidValue.
     """
     sizing = offer.sizing
-    assert sizing is not None  # the schema refuses an offer with such a row and no sizing
     wish, notes = _read(given, sizing)
-    if not (wish.exact or wish.shape or wish.pixels) and (sizing.default == "provider" or sizing.write == "none"):
-        return Conversion(notes=tuple(notes.values()))
+    if sizing.write == "none":
+        return Conversion(notes=tuple(_of_its_own(note, wish) for note in notes.values()), exact=wish.exact)
+    if not (wish.exact or wish.shape or wish.pixels) and sizing.default == "provider":
+        # Only `auto` can have been given.
+        why = "auto: the model's own default, nothing is sent"
+        return Conversion(notes=tuple(replace(note, why=why) for note in notes.values()))
     implied = Fraction(*first_input) if first_input else Fraction(1)
     choice, why = _choose(wish, sizing, implied, given)
     fields = _written(choice, offer, sizing)
@@ -67,6 +70,19 @@ def dimensions(given: Mapping[str, Given], offer: Offer, first_input: Size | Non
             for name, note in notes.items()
         }
     return Conversion(fields, tuple(notes.values()), choice.size, wish.exact)
+
+
+def _of_its_own(note: Note, wish: Wish) -> Note:
+    """What a size means to a model that takes none: pixels are the gateway's to make, the rest nobody can choose."""
+    if note.how == "ignored":
+        return note
+    if wish.exact:
+        width, height = wish.exact
+        why = f"this model takes no size: the result is fitted to exactly {width}x{height}"
+        return replace(note, how="emulated", why=why)
+    if wish.shape or wish.pixels:
+        return replace(note, how="ignored", why="this model makes pictures of a size of its own")
+    return replace(note, why="auto: the model's own size, nothing is sent")
 
 
 def words(given: Mapping[str, Given], offer: Offer, first_input: Size | None) -> Conversion:
@@ -254,7 +270,7 @@ def _written(choice: Choice, offer: Offer, sizing: Sizing) -> dict[str, Any]:
 def _sent(note: Note, offer: Offer, why: str) -> Note:
     row = offer.params[note.name]
     to = row.to if isinstance(row, Converted) else None
-    if to is None and offer.sizing is not None and offer.sizing.write == "sides":
+    if to is None and offer.sizing.write == "sides":
         to = field_of(offer.params["width"])  # and the height's: a note names one field
     return Note(note.name, note.how, to, why, note.spelled)
 

@@ -121,7 +121,7 @@ def shape_limits(sizing: Sizing) -> Fraction:
 def _nearest_point(exact: Size, sizing: Sizing) -> Size | None:
     """The grid's point next to these very pixels, each side by itself. None if the model is not free, or its limits do
     not hold it."""
-    if sizing.write not in ("object", "string", "sides", "none") or sizing.sizes:
+    if sizing.write not in ("object", "string", "sides") or sizing.sizes:
         return None
     step = sizing.multiple_of
     width, height = (_nearest_multiple(side, step) for side in exact)

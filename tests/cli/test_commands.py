@@ -211,6 +211,15 @@ def test_a_variable_that_nothing_reads_is_told(tmp_path: Path) -> None:
     assert "IMAGEGATE_PROT is set, but there is no such setting" in done.stderr
 
 
+def test_a_schema_of_the_sandboxs_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "wrong.json").write_text('{"endpoints": ["a/b"], "fields": {}, "size": {"ratio": "aspect_ratio"}}')
+    done = imagegate("sandbox", "--port", "0", FAL_SANDBOX_SCHEMAS=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"imagegate: fal.ai sandbox: {tmp_path}/wrong.json: ValueError: unknown key in size: ratio"
+    ]
+
+
 def test_a_file_that_is_missing_is_one_line() -> None:
     done = imagegate("plan", "qwen-image-edit-2509", "prompt=x", "image=@/nowhere.png")
     assert (done.returncode, done.stderr) == (2, "imagegate: /nowhere.png: No such file or directory\n")

@@ -1,4 +1,5 @@
-"""Sizes on models of every kind, each a small file in models/: free, presets, listed, ratios, tiers, none."""
+"""Sizes on models of every kind, each a small file in models/: free, presets, listed, ratios, tiers, none, and a file
+without a word of it."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ from app.catalogue.load import load_common, load_model
 from app.errors import InvalidSize
 from app.media.blob import MemoryBlob
 from app.params.engine import compile_plan
+from app.pricing import quote
 from app.types import Caller, EditRequest, Given, Plan
 from providers.base import Media
 
 HERE = Path(__file__).parent
 MODELS = {path.stem: load_model(path, load_common()) for path in (HERE / "models").glob("*.yaml")}
 CASES = yaml.safe_load((HERE / "cases_of_kinds.yaml").read_text("utf-8"))
+NO_SIZE, OWN_SIZE = "this model takes no size", "this model makes pictures of a size of its own"
 PHOTO = Media(MemoryBlob(b""), "image/jpeg", 4000, 3000, "digest")
 
 
@@ -49,6 +52,27 @@ def test_a_size_becomes(kind: str, case: dict[str, Any]) -> None:
     for name in case.get("lacks", []):
         assert name not in payload
     assert plan.delivery.exact == (tuple(case["exact"]) if "exact" in case else None)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"size": "300x200"}, {"size": ("emulated", f"{NO_SIZE}: the result is fitted to exactly 300x200")}),
+        ({"size": "16:9"}, {"size": ("ignored", OWN_SIZE)}),
+        ({"aspect_ratio": "16:9"}, {"aspect_ratio": ("ignored", OWN_SIZE)}),
+        ({"resolution": "2K"}, {"resolution": ("ignored", OWN_SIZE)}),
+        ({"size": "auto"}, {"size": ("converted", "auto: the model's own size, nothing is sent")}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["fixed", "unsized"])
+def test_a_model_that_takes_no_size_says_what_becomes_of_one(
+    kind: str, given: dict[str, str], told: dict[str, tuple[str, str]]
+) -> None:
+    plan = compiled(kind, given)
+    assert {note.name: (note.how, note.why) for note in plan.notes if note.name in told} == told
+    # What it will make nobody knows, so no quote is made up and nothing is booked by it.
+    assert plan.size is None
+    assert quote(plan).total is None
 
 
 @given(st.sampled_from(sorted(MODELS)), st.integers(1, 8000), st.integers(1, 6000))
