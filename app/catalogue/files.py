@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from app.catalogue.schema import Model
+from app.catalogue.schema import SIDES, Model
 
 HERE = Path(__file__).parent
+SIZE_WORDS = frozenset({"size", "aspect_ratio", "aspectRatio", "resolution", *SIDES})
 
 Spot = tuple[str | int, ...]  # the way to a value, from the top of its file
 
@@ -181,7 +182,7 @@ def _model(file: str, text: str, common: Mapping[str, Mapping[str, Any]], names:
         own = offer.get("modes") or modes
         rows = common.get(str(own[0]), {}) if isinstance(own, list) and own else {}
         if isinstance(offer.get("params"), dict):
-            offer["params"] = {**offer["params"], **{k: v for k, v in rows.items() if k not in offer["params"]}}
+            offer["params"] = _completed(offer["params"], rows)
     model, found = _validated(raw)
     if names is not None:
         found += _unknown_names(raw, names)
@@ -191,6 +192,21 @@ def _model(file: str, text: str, common: Mapping[str, Mapping[str, Any]], names:
         problems = [Problem(why, file, _line(tree, at), name, _place(raw, at)) for at, why in found]
         raise CatalogueError(*sorted(problems, key=lambda problem: problem.line or 0))
     return model
+
+
+def _completed(params: dict[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
+    """An offer's rows and the common ones. Those of a size belong together: where the file has one of them sent in some
+    other way, it says all that there is (to another gateway, every one of them goes as it is)."""
+    left_out = SIZE_WORDS if any(_sends_a_size_otherwise(*row) for row in params.items()) else frozenset()
+    return {**params, **{name: row for name, row in rows.items() if name not in params and name not in left_out}}
+
+
+def _sends_a_size_otherwise(name: str, row: Any) -> bool:
+    if not isinstance(row, dict) or row.get("by") == "dimensions":
+        return False
+    aliases = row.get("aliases")
+    words = {name, str(row.get("to")), *map(str, aliases if isinstance(aliases, list) else ())}
+    return not words.isdisjoint(SIZE_WORDS)
 
 
 def _offers(raw: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from app.catalogue.describe import describe, schema
-from app.catalogue.files import ModelFiles
+from app.catalogue.files import SIZE_WORDS, ModelFiles
 from app.catalogue.load import HERE, Catalogue, CatalogueError, load_catalogue, load_common, load_model, read_folder
 from app.params.convert import CONVERTERS
 from app.params.emulate import EMULATORS
@@ -180,6 +180,29 @@ def test_a_models_row_replaces_the_common_row_whole() -> None:
     assert row.how == "emulated"
     assert row.native == ("png", "jpeg")
     assert "output_compression" in model.offers[0].params
+
+
+@pytest.mark.parametrize(
+    ("own", "of_a_size"),
+    [
+        ({}, {"size", "aspect_ratio", "resolution"}),
+        ({"size": {"how": "passthrough"}}, {"size"}),
+        ({"size": {"how": "converted", "by": "dimensions", "type": "string"}}, {"size", "aspect_ratio", "resolution"}),
+        ({"width": {"how": "passthrough", "type": "integer"}}, {"width"}),
+        ({"dims": {"how": "passthrough", "aliases": ["size"]}}, set()),
+        ({"dims": {"how": "renamed", "to": "resolution"}}, set()),
+    ],
+)
+def test_the_common_rows_of_a_size_come_together_or_not_at_all(
+    tmp_path: Path, own: dict[str, Any], of_a_size: set[str]
+) -> None:
+    def change(raw: Any) -> None:
+        offer = raw["offers"][0]
+        del offer["sizing"]
+        offer["params"] = {"prompt": offer["params"]["prompt"], "image": offer["params"]["image"], **own}
+
+    rows = load(changed(tmp_path, change)).find("qwen-image-edit-2509").offers[0].params
+    assert rows.keys() & SIZE_WORDS == of_a_size
 
 
 def test_what_the_outside_sees_comes_from_the_rows() -> None:
