@@ -85,10 +85,10 @@ def failure(answer: Answer, *, of: Step) -> ProviderError:
     else:
         fault, message = _by_status(answer.status, detail, error_type, of)
         told = shown(detail) if detail else excerpt(answer)
-    if fault is Fault.INVALID and of in ("upload", "status", "list"):
-        fault, message = Fault.MALFORMED, _FAULT_TEXT[Fault.MALFORMED]  # no word about the caller's values
     of_a_job = of in ("status", "result")
     known = first is not None or bool(error_type)
+    if fault in (Fault.INVALID, Fault.REFUSED) and not _is_about_the_request(answer, body, of, known=known):
+        fault, message = Fault.MALFORMED, _FAULT_TEXT[Fault.MALFORMED]
     facts: dict[str, Any] = {
         "detail": " ".join(f"{answer.asked}: HTTP {answer.status} {shown(error_type)}: {told}".split()),
         "field": field,
@@ -233,6 +233,16 @@ def _is_final(answer: Answer, of: Step, *, known: bool) -> bool:
             return answer.status < 500 and answer.status not in _PASSING
         case "result":
             return answer.status == 422 or (known and answer.status < 500 and answer.status not in _PASSING)
+    return False
+
+
+def _is_about_the_request(answer: Answer, body: Mapping[str, Any], of: Step, *, known: bool) -> bool:
+    """Whether a 4xx can be a word about the caller's values. Where it cannot, the job may be done and paid for."""
+    match of:
+        case "submit":
+            return True
+        case "result":
+            return known or answer.status == 422 or _is_plain_verdict(answer, body)
     return False
 
 

@@ -138,6 +138,13 @@ def test_a_model_error(kind: str, status: int, fault: Fault, of: Step) -> None:
     assert error.final is (of == "result" and status < 500), "a 5xx is believed when it stays"
 
 
+@pytest.mark.parametrize("kind", ["content_policy_violation", "image_load_error"])
+@pytest.mark.parametrize("of", ["status", "list", "upload"])
+def test_what_a_look_is_answered_is_no_word_about_the_request(kind: str, of: Step) -> None:
+    error = failure(answer(422, model_error(kind), x_fal_request_id="1"), of=of)
+    assert error.fault is F.MALFORMED
+
+
 @pytest.mark.parametrize(("error_type", "status", "fault", "accepted"), INFRASTRUCTURE_ERRORS)
 def test_an_infrastructure_error(error_type: str, status: int, fault: Fault, accepted: bool | None) -> None:
     by_body = answer(status, {"detail": "Says fal", "error_type": error_type}, x_fal_request_id="1")
@@ -173,7 +180,8 @@ def test_a_plain_error_elsewhere_says_what_is_known_of_the_job(
 ) -> None:
     error = failure(answer(status, body, **headers), of=of)
     assert error.accepted is {"upload": False, "list": None}.get(of, True)
-    if status in (404, 405) or (fault is F.INVALID and of != "result"):
+    verdict = of == "result" and (status == 422 or "x_fal_request_id" in headers)
+    if status in (404, 405) or (fault is F.INVALID and not verdict):
         fault = F.MALFORMED  # neither an endpoint nor the caller's values are in question
     assert error.fault is fault
 
