@@ -67,6 +67,19 @@ export function Model({ id }) {
   `;
 }
 
+// What the model makes, as far as its file says: free sides, or some of a list, or what it likes.
+function sizesOf(sizing) {
+  if (sizing.write === "none") return [["Sizes it makes", "its own"]];
+  const listed = sizing.write === "preset" ? [...new Set(Object.values(sizing.presets))] : sizing.sizes;
+  const free = sizing.write !== "ratio" && listed.length === 0;
+  return [
+    ["Sides it makes", free ? `${sizing.min_side} to ${sizing.max_side} pixels, in steps of ${sizing.multiple_of}` : ""],
+    ["Sizes it makes", listed.join(", ")],
+    ["Scales", Object.keys(sizing.tiers).join(", ")],
+    ["Shapes", sizing.ratios.join(", ")],
+  ].filter(([, text]) => text);
+}
+
 function Offer({ offer }) {
   const { accepts, sizing, price } = offer;
   const rows = offer.parameters.filter((row) => row.how !== "rejected" && row.how !== "ignored");
@@ -89,9 +102,7 @@ function Offer({ offer }) {
             <dt>Pictures in</dt><dd>up to ${accepts.images}, each ${bytes(accepts.max_bytes)} and ${Math.round(accepts.max_pixels / 1e6)} megapixels</dd>
             <dt>Formats it reads</dt><dd>${accepts.formats.join(", ")}; others are converted</dd>
           ` : html`<dt>Pictures in</dt><dd>none: from words alone</dd>`}
-          ${sizing && html`<dt>Sides it makes</dt><dd class="num">${sizing.min_side} to ${sizing.max_side} pixels, in steps of ${sizing.multiple_of}</dd>`}
-          ${sizing && Object.keys(sizing.tiers).length > 0 && html`<dt>Scales</dt><dd>${Object.keys(sizing.tiers).join(", ")}</dd>`}
-          ${sizing && sizing.ratios.length > 0 && html`<dt>Shapes</dt><dd>${sizing.ratios.join(", ")}</dd>`}
+          ${sizesOf(sizing).map(([name, text]) => html`<dt>${name}</dt><dd class="num">${text}</dd>`)}
         </dl>
       </section>
     </div>

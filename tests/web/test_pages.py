@@ -70,6 +70,11 @@ def hostile(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactor
     return start_gateway(IMAGEGATE_MODELS_DIR=str(folder))
 
 
+@pytest.fixture(scope="module")
+def unsized(start_gateway: StartGateway) -> Served:
+    return start_gateway(IMAGEGATE_MODELS_DIR=str(Path(__file__).parents[1] / "params" / "models"))
+
+
 def unharmed(page: Page) -> None:
     assert page.evaluate("typeof xss") == "undefined"
     planted = (
@@ -258,6 +263,24 @@ def test_a_models_page_says_how_many_pictures_it_takes(
     limits = page.get_by_role("region", name="Limits")
     expect(limits.locator("dt", has_text="Pictures in").locator("xpath=following-sibling::dd[1]")).to_have_text(said)
     expect(limits.locator("dt", has_text="Formats it reads")).to_have_count(int(model == MODEL))
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "unsaid"),
+    [
+        ("qwen-image-edit-2509", "Sides it makes: 256 to 2048 pixels, in steps of 16", "Sizes it makes"),
+        ("gpt-image-1.5-edit", "Sizes it makes: 1024x1024, 1536x1024, 1024x1536", "Sides it makes"),
+        ("flux-kontext-pro", "Shapes: 21:9, 16:9, 4:3, 3:2, 1:1, 2:3, 3:4, 9:16, 9:21", "Sides it makes"),
+        ("unsized", "Sizes it makes: its own", "Sides it makes"),
+    ],
+)
+def test_a_models_page_says_which_sizes_it_makes(
+    unsized: Served, open_page: OpenPage, model: str, said: str, unsaid: str
+) -> None:
+    limits = open_page(unsized, f"/models/{model}").get_by_role("region", name="Limits")
+    name, value = said.split(": ", 1)
+    expect(limits.locator("dt", has_text=name).locator("xpath=following-sibling::dd[1]")).to_have_text(value)
+    expect(limits.locator("dt", has_text=unsaid)).to_have_count(0)
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/openai", "/models.php", "/requests/a/b"])
