@@ -251,7 +251,8 @@ class Provider(Protocol):
 
     async def cancel(self, ticket: Ticket) -> bool:
         """Ask for the job to be stopped. True if the provider took the request: as a rule the job ends without result,
-        but it may still finish and be billed. False if there is nothing left to stop: it is over, or unknown there.
+        but it may still finish and be billed. False if there is nothing that could be stopped: it is over, or unknown
+        there, or the provider stops no jobs (then it goes on, and what it makes is kept for who asks again).
 
         Either way `collect` tells what came of it: its result, if it was too late (then it is paid for), `cancelled`,
         also by an earlier request whose answer was lost, or `lost` if the provider does not know it. May be repeated.

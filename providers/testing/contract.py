@@ -24,7 +24,7 @@ from PIL import Image
 from providers.base import Fault, Finder, Provider, ProviderCall, Ticket, payload_mark
 from providers.testing.clock import FakeClock
 from providers.testing.kit import failure_of, large_picture, picture, revived, same_as, until
-from providers.testing.upstream import Upstream, needs_jobs
+from providers.testing.upstream import Upstream, needs_cancelling, needs_jobs
 
 
 class ProviderContract:
@@ -67,7 +67,7 @@ class ProviderContract:
             assert (await upstream.provider().collect(revived(ticket), until(10))).images
 
     async def test_a_ticket_survives_a_restart_and_can_be_cancelled(self, upstream: Upstream) -> None:
-        needs_jobs(upstream)
+        needs_cancelling(upstream)
         upstream.answer_late(job=60)
         ticket = await upstream.provider().submit(upstream.call(picture()))
         if ticket.result is None:
@@ -198,7 +198,7 @@ class ProviderContract:
     # ---- cancelling
 
     async def test_cancelling_may_be_repeated(self, upstream: Upstream) -> None:
-        needs_jobs(upstream)
+        needs_cancelling(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))
@@ -214,7 +214,7 @@ class ProviderContract:
         assert await provider.cancel(ticket) is False
 
     async def test_collecting_a_cancelled_job_tells_that_it_was_cancelled(self, upstream: Upstream) -> None:
-        needs_jobs(upstream)
+        needs_cancelling(upstream)
         upstream.answer_late(job=60)
         provider = upstream.provider()
         ticket = await provider.submit(upstream.call(picture()))

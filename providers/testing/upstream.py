@@ -10,7 +10,8 @@ from providers.base import Clock, Media, Provider, ProviderCall
 
 
 class Upstream(Protocol):
-    """A provider's upstream, or its stand-in, in the hands of the suite."""
+    """A provider's upstream, or its stand-in, in the hands of the suite. One whose running jobs nobody can stop has
+    `cancels = False` as well."""
 
     secrets: tuple[str, ...]  # what must never be shown or logged
     uploads_above: int | None  # bytes of pictures above which the adapter uploads; None: it never does
@@ -57,6 +58,13 @@ class Upstream(Protocol):
 
     def connections(self) -> int:
         """Connections to it that are open in this process: see `connections_to`."""
+
+
+def needs_cancelling(upstream: Upstream) -> None:
+    """Leave a test out that stops a job, if none can be stopped."""
+    needs_jobs(upstream)
+    if not getattr(upstream, "cancels", True):
+        pytest.skip("its running jobs cannot be stopped")
 
 
 def needs_jobs(upstream: Upstream) -> None:
