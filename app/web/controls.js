@@ -42,7 +42,7 @@ export const isGiven = (value) => value !== undefined && value !== "";
 const shown = (value) => (typeof value === "string" && value.trim() === value && value ? value : JSON.stringify(value));
 
 function suggestions(row, sizing) {
-  if (sizing.write === "none") return row.name === "size" ? ["auto"] : [];
+  if (sizing.write === "none") return [];
   if (row.name === "resolution") return Object.keys(sizing.tiers);
   if (row.name === "aspect_ratio") return sizing.ratios.length ? sizing.ratios : ["1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16"];
   if (row.name === "size") return ["auto", ...(sizing.sizes.length ? sizing.sizes : [...new Set(Object.values(sizing.presets))])];

@@ -67,9 +67,9 @@ export function Model({ id }) {
   `;
 }
 
-// What the model makes, as far as its file says: free sides, or some of a list, or what it likes.
-function sizesOf(sizing) {
-  if (sizing.write === "none") return [["Sizes it makes", "its own"]];
+// What the model makes, as far as its file says: free sides, or some of a list, or what it likes. Nothing where sizes go on as they are.
+function sizesOf({ sizing, parameters }) {
+  if (sizing.write === "none") return parameters.some((row) => row.name === "size" && row.how === "converted") ? [["Sizes it makes", "its own"]] : [];
   const listed = sizing.write === "preset" ? [...new Set(Object.values(sizing.presets))] : sizing.sizes;
   const free = sizing.write !== "ratio" && listed.length === 0;
   return [
@@ -81,7 +81,7 @@ function sizesOf(sizing) {
 }
 
 function Offer({ offer }) {
-  const { accepts, sizing, price } = offer;
+  const { accepts, price } = offer;
   const rows = offer.parameters.filter((row) => row.how !== "rejected" && row.how !== "ignored");
   const ignored = offer.parameters.filter((row) => row.how === "ignored");
   const rejected = offer.parameters.filter((row) => row.how === "rejected");
@@ -102,7 +102,7 @@ function Offer({ offer }) {
             <dt>Pictures in</dt><dd>up to ${accepts.images}, each ${bytes(accepts.max_bytes)} and ${Math.round(accepts.max_pixels / 1e6)} megapixels</dd>
             <dt>Formats it reads</dt><dd>${accepts.formats.join(", ")}; others are converted</dd>
           ` : html`<dt>Pictures in</dt><dd>none: from words alone</dd>`}
-          ${sizesOf(sizing).map(([name, text]) => html`<dt>${name}</dt><dd class="num">${text}</dd>`)}
+          ${sizesOf(offer).map(([name, text]) => html`<dt>${name}</dt><dd class="num">${text}</dd>`)}
         </dl>
       </section>
     </div>

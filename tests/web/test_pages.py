@@ -71,8 +71,14 @@ def hostile(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def unsized(start_gateway: StartGateway) -> Served:
-    return start_gateway(IMAGEGATE_MODELS_DIR=str(Path(__file__).parents[1] / "params" / "models"))
+def unsized(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A gateway with a model that takes no size, and one to which sizes go as they are."""
+    folder = tmp_path_factory.mktemp("models")
+    text = (Path(__file__).parents[1] / "params" / "models" / "unsized.yaml").read_text()
+    (folder / "unsized.yaml").write_text(text)
+    row = "      size: {how: passthrough, type: string}\n"
+    (folder / "passed.yaml").write_text(text.replace("id: unsized", "id: passed") + row)
+    return start_gateway(IMAGEGATE_MODELS_DIR=str(folder))
 
 
 def unharmed(page: Page) -> None:
@@ -272,6 +278,7 @@ def test_a_models_page_says_how_many_pictures_it_takes(
         ("gpt-image-1.5-edit", "Sizes it makes: 1024x1024, 1536x1024, 1024x1536", "Sides it makes"),
         ("flux-kontext-pro", "Shapes: 21:9, 16:9, 4:3, 3:2, 1:1, 2:3, 3:4, 9:16, 9:21", "Sides it makes"),
         ("unsized", "Sizes it makes: its own", "Sides it makes"),
+        ("passed", "Formats it reads: png, jpeg, webp; others are converted", "it makes"),
     ],
 )
 def test_a_models_page_says_which_sizes_it_makes(
